@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* TPM commands and error responses as bytes: see command.h. */
+#include "backend/command.h"
+
+#include <string.h>
+
+#include "common/bytes.h"
+
+/* tags */
+#define TPM_TAG_RQU_COMMAND 0x00c1u /* 1.2 */
+#define TPM_TAG_RSP_COMMAND 0x00c4u /* 1.2, and 2.0's TPM_ST_RSP_COMMAND */
+#define TPM_ST_NO_SESSIONS 0x8001u
+#define TPM_ST_SESSIONS 0x8002u
+#define TPM_TAG_NV_ATTRIBUTES 0x0017u
+#define TPM_TAG_NV_DATA_PUBLIC 0x0018u
+
+/* 1.2 ordinals */
+#define TPM_ORD_PHYSICAL_ENABLE 0x6fu
+#define TPM_ORD_PHYSICAL_SET_DEACTIVATED 0x72u
+#define TPM_ORD_CREATE_EK 0x78u
+#define TPM_ORD_STARTUP 0x99u
+#define TPM_ORD_NV_DEFINE_SPACE 0xccu
+#define TSC_ORD_PHYSICAL_PRESENCE 0x4000000au
+
+/* 2.0 command codes */
+#define TPM_CC_STARTUP 0x144u
+#define TPM_CC_SHUTDOWN 0x145u
+#define TPM_CC_STIR_RANDOM 0x146u
+
+#define TPM_FAIL 9u
+#define TPM_RC_BAD_TAG 0x01eu
+
+size_t xlv_command_error(enum xlv_tpm_version version, const uint8_t *request, size_t length,
+                         enum xlv_command_fault fault, uint8_t response[XLV_TPM_HEADER_SIZE])
+{
+    /* the last one: the TPM's error for what cannot happen */
+    static const uint32_t codes[XLV_FAULTS][2] = {
+        [XLV_FAULT_SIZE] = { 0x19 /* TPM_BAD_PARAM_SIZE */, 0x142 /* TPM_RC_COMMAND_SIZE */ },
+        [XLV_FAULT_LOCALITY] = { 0x3d /* TPM_BAD_LOCALITY */, 0x907 /* TPM_RC_LOCALITY */ },
+        [XLV_FAULT_PAGES] = { 0x1f /* TPM_IOERROR */, 0x904 /* TPM_RC_MEMORY */ },
+        /* "may require writing of NV and NV is not currently accessible": a
+         * warning, i.e. nothing was done and it may be tried again */
+        [XLV_FAULT_STORAGE] = { TPM_FAIL, 0x923 /* TPM_RC_NV_UNAVAILABLE */ },
+        [XLV_FAULT_FAILURE] = { TPM_FAIL, XLV_TPM2_RC_FAILURE },
+        [XLV_FAULT_RESPONSE_SIZE] = { 0x17 /* TPM_SIZE */, 0x154 /* TPM_RC_NO_RESULT */ },
+    };
+    struct xlv_bytes in = xlv_bytes_reader(request, length);
+    struct xlv_bytes out = xlv_bytes_writer(response, XLV_TPM_HEADER_SIZE);
+    uint16_t tag = xlv_get_u16_be(&in);
+    uint32_t code = codes[fault][version == XLV_TPM_2_0];
+
+    if (version != XLV_TPM_2_0) {
+        /* a response without authorization, whatever the request was: Part 3, "an
+         * error returns TPM_TAG_RSP_COMMAND" */
+        tag = TPM_TAG_RSP_COMMAND;
+    } else if (tag == TPM_ST_NO_SESSIONS || tag == TPM_ST_SESSIONS || fault != XLV_FAULT_SIZE) {
+        tag = TPM_ST_NO_SESSIONS;
+    } else if (length >= 2) {
+        /* Part 3, 5.2: a bad tag is found before a bad size, and answered the 1.2 way */
+        tag = TPM_TAG_RSP_COMMAND;
+        code = TPM_RC_BAD_TAG;
+    } else {
+        tag = TPM_ST_NO_SESSIONS;
+    }
+    xlv_put_u16_be(&out, tag);
+    xlv_put_u32_be(&out, XLV_TPM_HEADER_SIZE);
+    xlv_put_u32_be(&out, code);
+    return XLV_TPM_HEADER_SIZE;
+}
+
+static uint32_t code_at_6(const uint8_t *data, size_t length)
+{
+    struct xlv_bytes c = xlv_bytes_reader(data, length);
+
+    (void)xlv_get_view(&c, 6);
+    return xlv_get_u32_be(&c);
+}
+
+uint32_t xlv_command_code(const uint8_t *request, size_t length)
+{
+    return code_at_6(request, length);
+}
+
+uint32_t xlv_response_code(const uint8_t *response, size_t length)
+{
+    return length < XLV_TPM_HEADER_SIZE ? TPM_FAIL : code_at_6(response, length);
+}
+
+static struct xlv_bytes begin(uint8_t *out, uint16_t tag, uint32_t code)
+{
+    struct xlv_bytes c = xlv_bytes_writer(out, XLV_COMMAND_MAX);
+
+    xlv_put_u16_be(&c, tag);
+    xlv_put_u32_be(&c, 0);
+    xlv_put_u32_be(&c, code);
+    return c;
+}
+
+static size_t end(struct xlv_bytes *c)
+{
+    struct xlv_bytes size = xlv_bytes_writer(c->data + 2, 4);
+
+    xlv_put_u32_be(&size, (uint32_t)c->at);
+    return c->at;
+}
+
+size_t xlv_command_startup(enum xlv_tpm_version version, uint8_t *out)
+{
+    struct xlv_bytes c;
+
+    if (version == XLV_TPM_2_0) {
+        c = begin(out, TPM_ST_NO_SESSIONS, TPM_CC_STARTUP);
+        xlv_put_u16_be(&c, 0); /* TPM_SU_CLEAR */
+    } else {
+        c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_STARTUP);
+        xlv_put_u16_be(&c, 1); /* TPM_ST_CLEAR */
+    }
+    return end(&c);
+}
+
+size_t xlv_command_shutdown(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_ST_NO_SESSIONS, TPM_CC_SHUTDOWN);
+
+    xlv_put_u16_be(&c, 0); /* TPM_SU_CLEAR */
+    return end(&c);
+}
+
+size_t xlv_command_stir(const uint8_t *entropy, size_t length, uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_ST_NO_SESSIONS, TPM_CC_STIR_RANDOM);
+
+    xlv_put_u16_be(&c, (uint16_t)length);
+    xlv_put_data(&c, entropy, length);
+    return end(&c);
+}
+
+size_t xlv_command_presence(uint16_t bits, uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TSC_ORD_PHYSICAL_PRESENCE);
+
+    xlv_put_u16_be(&c, bits);
+    return end(&c);
+}
+
+size_t xlv_command_physical_enable(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_PHYSICAL_ENABLE);
+
+    return end(&c);
+}
+
+size_t xlv_command_physical_activate(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_PHYSICAL_SET_DEACTIVATED);
+
+    xlv_put_u8(&c, 0);
+    return end(&c);
+}
+
+size_t xlv_command_create_ek(const uint8_t nonce[20], uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_CREATE_EK);
+
+    xlv_put_data(&c, nonce, 20); /* antiReplay */
+    /* TPM_KEY_PARMS, Part 2, 10.1 */
+    xlv_put_u32_be(&c, 1);    /* TPM_ALG_RSA */
+    xlv_put_u16_be(&c, 3);    /* TPM_ES_RSAESOAEP_SHA1_MGF1 */
+    xlv_put_u16_be(&c, 1);    /* TPM_SS_NONE */
+    xlv_put_u32_be(&c, 12);   /* parmSize */
+    xlv_put_u32_be(&c, 2048); /* keyLength */
+    xlv_put_u32_be(&c, 2);    /* numPrimes */
+    xlv_put_u32_be(&c, 0);    /* exponentSize: the default, 65537 */
+    return end(&c);
+}
+
+/* TPM_PCR_INFO_SHORT that selects no PCR: every state of the machine will do. */
+static void put_no_pcrs(struct xlv_bytes *c)
+{
+    static const uint8_t digest[20];
+
+    xlv_put_u16_be(c, 3); /* sizeOfSelect */
+    xlv_put_data(c, digest, 3);
+    xlv_put_u8(c, 0x1f); /* every locality */
+    xlv_put_data(c, digest, sizeof(digest));
+}
+
+size_t xlv_command_nv_lock(uint8_t *out)
+{
+    static const uint8_t no_auth[20];
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_NV_DEFINE_SPACE);
+
+    /* TPM_NV_DATA_PUBLIC, Part 2, 19.3 */
+    xlv_put_u16_be(&c, TPM_TAG_NV_DATA_PUBLIC);
+    xlv_put_u32_be(&c, 0xffffffff); /* TPM_NV_INDEX_LOCK */
+    put_no_pcrs(&c);
+    put_no_pcrs(&c);
+    xlv_put_u16_be(&c, TPM_TAG_NV_ATTRIBUTES);
+    xlv_put_u32_be(&c, 0);
+    xlv_put_u8(&c, 0);     /* bReadSTClear */
+    xlv_put_u8(&c, 0);     /* bWriteSTClear */
+    xlv_put_u8(&c, 0);     /* bWriteDefine */
+    xlv_put_u32_be(&c, 0); /* dataSize */
+    xlv_put_data(&c, no_auth, sizeof(no_auth));
+    return end(&c);
+}
+
+bool xlv_command_was_shutdown(const uint8_t *request, size_t request_length,
+                              const uint8_t *response, size_t response_length)
+{
+    uint8_t shutdown[XLV_COMMAND_MAX];
+    size_t length = xlv_command_shutdown(shutdown);
+
+    return request_length == length && !memcmp(request, shutdown, length) &&
+           xlv_response_code(response, response_length) == 0;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * TPM commands and responses as bytes: the few commands that the backend sends
+ * itself, in the place of a machine's firmware, and the error responses it
+ * gives where a request never reaches the TPM. Knows both TPM versions; does no
+ * I/O and keeps no state.
+ *
+ * Sources: TPM Main Part 3 (1.2, revision 116), TPM 2.0 Library Part 2 and 3.
+ * All fields are big endian.
+ */
+#ifndef XLV_COMMAND_H
+#define XLV_COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "include/launch.h"
+
+#define XLV_TPM_HEADER_SIZE 10u
+
+/* Why a request is answered without the TPM. */
+enum xlv_command_fault {
+    XLV_FAULT_SIZE,          /* the length cannot be that of a command */
+    XLV_FAULT_LOCALITY,      /* a locality that this guest has not got */
+    XLV_FAULT_PAGES,         /* its extra pages cannot be mapped */
+    XLV_FAULT_STORAGE,       /* the change could not be made durable, so it was not made */
+    XLV_FAULT_FAILURE,       /* the command kills the TPM, or the TPM has failed */
+    XLV_FAULT_RESPONSE_SIZE, /* the response does not fit where the frontend wants it */
+    XLV_FAULTS
+};
+
+/*
+ * Builds the TPM's own error response into response (10 bytes, always).
+ * request may be as short as 0 bytes; its tag decides the tag of the response.
+ */
+size_t xlv_command_error(enum xlv_tpm_version version, const uint8_t *request, size_t length,
+                         enum xlv_command_fault fault, uint8_t response[XLV_TPM_HEADER_SIZE]);
+
+/* Ordinal (1.2) or command code (2.0); 0 where there is none. */
+uint32_t xlv_command_code(const uint8_t *request, size_t length);
+
+/* responseCode; TPM_FAIL (9) for what is too short to be a response. */
+uint32_t xlv_response_code(const uint8_t *response, size_t length);
+
+/* TPM 2.0 response codes that the session reacts to. */
+#define XLV_TPM2_RC_FAILURE 0x101u
+#define XLV_TPM2_RC_CANCELED 0x909u
+
+/* Commands: each fills a buffer of XLV_COMMAND_MAX and returns its length. */
+#define XLV_COMMAND_MAX 128u
+
+size_t xlv_command_startup(enum xlv_tpm_version version, uint8_t *out); /* CLEAR, ST_CLEAR */
+size_t xlv_command_shutdown(uint8_t *out);                              /* 2.0: CLEAR */
+size_t xlv_command_stir(const uint8_t *entropy, size_t length, uint8_t *out); /* 2.0 */
+
+/* 1.2: TSC_PhysicalPresence with the given bits (TPM_PHYSICAL_PRESENCE). */
+#define XLV_PRESENCE_LOCK 0x0004u
+#define XLV_PRESENCE_PRESENT 0x0008u
+#define XLV_PRESENCE_NOT_PRESENT 0x0010u
+#define XLV_PRESENCE_CMD_ENABLE 0x0020u
+size_t xlv_command_presence(uint16_t bits, uint8_t *out);
+size_t xlv_command_physical_enable(uint8_t *out);
+size_t xlv_command_physical_activate(uint8_t *out); /* PhysicalSetDeactivated(FALSE) */
+size_t xlv_command_create_ek(const uint8_t nonce[20], uint8_t *out); /* RSA 2048 */
+size_t xlv_command_nv_lock(uint8_t *out); /* NV_DefineSpace(TPM_NV_INDEX_LOCK) */
+
+/* Is this a successful TPM2_Shutdown(CLEAR), sent without sessions? */
+bool xlv_command_was_shutdown(const uint8_t *request, size_t request_length,
+                              const uint8_t *response, size_t response_length);
+
+#endif

@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The journal: see journal.h for what it is for, docs/formats.md for the format.
+ *
+ * One control page, then two places of a fixed size. The file has its full
+ * size from the start, so that addresses never change; it is sparse, and the
+ * pages of a place are allocated (fallocate) before they are touched, since a
+ * full tmpfs answers a touched hole with SIGBUS.
+ *
+ * Order of an append: seal into the place that `current` does not name ->
+ * store `current` (release). A kill before leaves the previous record named,
+ * untouched and whole; a kill after leaves the new one. The place that is
+ * named was therefore complete: if it does not verify, that is damage and
+ * never an append cut short, and the older record is not taken in its stead
+ * (its command would be executed a second time).
+ *
+ * The control words are single 64-bit stores. They are not sealed: whoever can
+ * write to the journal can put an old one back as well.
+ */
+#include "config.h"
+
+#include "backend/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "backend/seal.h"
+#include "common/bytes.h"
+
+#define CONTROL_SIZE XLV_PAGE_SIZE
+#define META_SIZE 64u
+#define BODY_MAX \
+    (META_SIZE + 2 * XLV_TPM_BUFFER_MAX + XLV_PERMANENT_MAX + XLV_VOLATILE_MAX)
+#define PLACE_SIZE \
+    ((XLV_SEAL_HEAD + BODY_MAX + XLV_PAGE_SIZE - 1) / XLV_PAGE_SIZE * XLV_PAGE_SIZE)
+#define FILE_SIZE (CONTROL_SIZE + 2 * (size_t)PLACE_SIZE)
+#define GROWTH (32u * 1024u) /* an ordinary record fits the first one */
+
+#define MAGIC 0x014a4d5054564c58u /* "XLVTPMJ" and the layout's version, 1 */
+#define MAGIC_WORD 0x004a4d5054564c58u
+#define MAGIC_VERSION(word) ((unsigned)((word) >> 56))
+#define MAGIC_MASK 0x00ffffffffffffffu
+
+/* `current` and `attempts` are several values that must change together. */
+#define CURRENT_BITS 48 /* number << 1 | place; above them 16 bits of check */
+#define CURRENT_MASK ((UINT64_C(1) << CURRENT_BITS) - 1)
+#define ATTEMPT_BITS 16
+#define ATTEMPT_MASK ((UINT64_C(1) << ATTEMPT_BITS) - 1)
+
+struct control {
+    _Atomic uint64_t magic; /* 0: new file; written last when it is set up */
+    uint64_t pad0[7];
+    _Atomic uint64_t current; /* see current_of(); 0: no record */
+    uint64_t pad1[7];
+    _Atomic uint64_t attempts; /* sequence << 16 | count */
+    uint64_t pad2[7];
+    _Atomic uint64_t marked; /* sequence */
+};
+_Static_assert(sizeof(struct control) <= CONTROL_SIZE, "one page");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the control words must be single stores");
+
+struct xlv_journal {
+    int fd;
+    char name[XLV_UUID_TEXT];
+    struct xlv_seal *seal;
+    uint8_t *map;
+    struct control *control;
+    size_t allocated[2]; /* bytes of each place */
+    bool ready;          /* loaded or cleared: appends know where to go */
+    uint8_t *body;       /* plaintext of the loaded record */
+    size_t body_length;
+};
+
+/*
+ * Which append is the newest and where it is. The check keeps a flipped bit
+ * from making it "no record".
+ */
+static uint64_t current_of(uint64_t number, unsigned place)
+{
+    uint64_t word = (number << 1 | place) & CURRENT_MASK;
+
+    return word | (~(word ^ word >> 16 ^ word >> 32) & 0xffff) << CURRENT_BITS;
+}
+
+static uint64_t number_of(uint64_t current)
+{
+    return (current & CURRENT_MASK) >> 1;
+}
+
+static uint8_t *place_of(struct xlv_journal *journal, unsigned place)
+{
+    return journal->map + CONTROL_SIZE + place * (size_t)PLACE_SIZE;
+}
+
+static int allocate(struct xlv_journal *journal, unsigned place, size_t length)
+{
+    size_t from = journal->allocated[place];
+    int rc;
+
+    if (length <= from)
+        return 0;
+    length = (length + GROWTH - 1) / GROWTH * GROWTH;
+    if (length > PLACE_SIZE)
+        length = PLACE_SIZE;
+    do
+        rc = posix_fallocate(journal->fd,
+                             (off_t)(CONTROL_SIZE + place * (size_t)PLACE_SIZE + from),
+                             (off_t)(length - from));
+    while (rc == EINTR);
+    if (!rc)
+        journal->allocated[place] = length;
+    return -rc;
+}
+
+/* Makes the file as large as the layout, with the control page allocated. */
+static int set_size(int fd)
+{
+    struct stat st;
+    int rc;
+
+    if (fstat(fd, &st))
+        return -errno;
+    if (st.st_size < (off_t)FILE_SIZE) {
+        do
+            rc = ftruncate(fd, (off_t)FILE_SIZE);
+        while (rc && errno == EINTR);
+        if (rc)
+            return -errno;
+    }
+    do
+        rc = posix_fallocate(fd, 0, CONTROL_SIZE);
+    while (rc == EINTR);
+    return -rc;
+}
+
+int xlv_journal_new(struct xlv_journal **out, int fd, const struct xlv_uuid *uuid,
+                    const uint8_t key[XLV_KEY_SIZE], struct xlv_error *e)
+{
+    struct xlv_journal *journal = calloc(1, sizeof(*journal));
+    void *map;
+    int rc;
+
+    *out = NULL;
+    if (!journal)
+        return xlv_fail(e, -ENOMEM, "no memory for the journal");
+    journal->fd = fd;
+    xlv_uuid_format(uuid, journal->name);
+    rc = xlv_seal_new(&journal->seal, XLV_SEAL_JOURNAL, uuid, key, e);
+    if (rc)
+        goto fail;
+    rc = set_size(fd);
+    if (rc) {
+        xlv_fail(e, rc, "instance %s: cannot size the journal: %s; is the file system of the run "
+                 "directory full?", journal->name, xlv_strerror(rc));
+        goto fail;
+    }
+    map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        rc = -errno;
+        xlv_fail(e, rc, "instance %s: cannot map the journal: %s", journal->name,
+                 xlv_strerror(rc));
+        goto fail;
+    }
+    journal->map = map;
+    journal->control = map;
+    *out = journal;
+    return 0;
+
+fail:
+    xlv_journal_free(journal);
+    return rc;
+}
+
+static void forget_body(struct xlv_journal *journal)
+{
+    if (journal->body)
+        OPENSSL_clear_free(journal->body, journal->body_length);
+    journal->body = NULL;
+    journal->body_length = 0;
+}
+
+void xlv_journal_free(struct xlv_journal *journal)
+{
+    if (!journal)
+        return;
+    forget_body(journal);
+    if (journal->map)
+        munmap(journal->map, FILE_SIZE);
+    xlv_seal_free(journal->seal);
+    free(journal);
+}
+
+static int parse_body(const uint8_t *body, size_t length, struct xlv_journal_record *record)
+{
+    struct xlv_bytes r = xlv_bytes_reader(body, length);
+
+    record->sequence = xlv_get_u64(&r);
+    record->generation = xlv_get_u64(&r);
+    record->ring.domid = xlv_get_u32(&r);
+    record->ring.devid = xlv_get_u32(&r);
+    record->ring.ring_ref = xlv_get_u32(&r);
+    record->ring.event_channel = xlv_get_u32(&r);
+    record->outcome = xlv_get_u32(&r);
+    record->request_length = xlv_get_u32(&r);
+    record->response_length = xlv_get_u32(&r);
+    record->volatile_length = xlv_get_u32(&r);
+    record->permanent_length = xlv_get_u32(&r);
+    xlv_get_view(&r, META_SIZE - r.at);
+    record->request = xlv_get_view(&r, record->request_length);
+    record->response = xlv_get_view(&r, record->response_length);
+    record->volatile_state = xlv_get_view(&r, record->volatile_length);
+    record->permanent = xlv_get_view(&r, record->permanent_length);
+    return xlv_bytes_ok(&r) && !xlv_bytes_left(&r) ? 0 : XLV_E_CORRUPT;
+}
+
+static int load_place(struct xlv_journal *journal, uint64_t current,
+                      struct xlv_journal_record *record)
+{
+    unsigned place = current & 1;
+    uint8_t head[XLV_SEAL_HEAD];
+    struct xlv_seal_info info;
+    int rc;
+
+    if (current != current_of(number_of(current), place))
+        return XLV_E_CORRUPT;
+    rc = allocate(journal, place, GROWTH);
+    if (rc)
+        return rc;
+    /* one fetch: what was checked is what is used */
+    memcpy(head, place_of(journal, place), sizeof(head));
+    rc = xlv_seal_parse(journal->seal, head, &info);
+    if (!rc)
+        rc = xlv_seal_check(journal->seal, &info);
+    if (rc)
+        return rc;
+    if (info.slot != place || info.number != number_of(current) || info.length > BODY_MAX)
+        return XLV_E_CORRUPT;
+    rc = allocate(journal, place, XLV_SEAL_HEAD + info.length);
+    if (rc)
+        return rc;
+    journal->body = OPENSSL_malloc(info.length + 1);
+    if (!journal->body)
+        return -ENOMEM;
+    journal->body_length = info.length;
+    rc = xlv_seal_open(journal->seal, head, &info, place_of(journal, place) + XLV_SEAL_HEAD,
+                       journal->body);
+    if (!rc)
+        rc = parse_body(journal->body, journal->body_length, record);
+    return rc;
+}
+
+int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *record,
+                     struct xlv_error *e)
+{
+    uint64_t magic = atomic_load_explicit(&journal->control->magic, memory_order_acquire);
+    uint64_t current = atomic_load_explicit(&journal->control->current, memory_order_acquire);
+    int rc;
+
+    memset(record, 0, sizeof(*record));
+    forget_body(journal);
+    journal->ready = false;
+    if (!magic && !current) {
+        journal->ready = true;
+        return XLV_E_EMPTY;
+    }
+    if ((magic & MAGIC_MASK) != MAGIC_WORD || !MAGIC_VERSION(magic))
+        return xlv_fail(e, XLV_E_CORRUPT, "instance %s: the journal is damaged: it does not begin "
+                        "as one", journal->name);
+    if (magic != MAGIC)
+        return xlv_fail(e, XLV_E_VERSION, "instance %s: the journal has layout %u, this program "
+                        "knows 1; use the newer program that wrote it", journal->name,
+                        MAGIC_VERSION(magic));
+    if (!current) {
+        journal->ready = true;
+        return XLV_E_EMPTY;
+    }
+    rc = load_place(journal, current, record);
+    if (!rc) {
+        journal->ready = true;
+        return 0;
+    }
+    memset(record, 0, sizeof(*record));
+    forget_body(journal);
+    switch (rc) {
+    case XLV_E_VERSION:
+        return xlv_fail(e, rc, "instance %s: the journal's record has a newer format than this "
+                        "program knows", journal->name);
+    case XLV_E_WRONG_OWNER:
+        return xlv_fail(e, rc, "instance %s: the journal belongs to another instance",
+                        journal->name);
+    case XLV_E_WRONG_KEY:
+        return xlv_fail(e, rc, "instance %s: the journal is sealed with another key; the daemon "
+                        "that wrote it has lost its key", journal->name);
+    case XLV_E_CORRUPT:
+        return xlv_fail(e, rc, "instance %s: the journal is damaged: record %" PRIu64 " does not "
+                        "verify", journal->name, number_of(current));
+    default:
+        return xlv_fail(e, rc, "instance %s: cannot read the journal: %s", journal->name,
+                        xlv_strerror(rc));
+    }
+}
+
+static int put(struct xlv_seal *seal, uint8_t **to, const uint8_t *from, size_t length)
+{
+    int rc = xlv_seal_update(seal, *to, from, length);
+
+    *to += length;
+    return rc;
+}
+
+/* Seals the record into the place; the ciphertext goes straight to the file. */
+static int write_place(struct xlv_journal *journal, unsigned place, uint64_t number,
+                       const struct xlv_journal_record *record, uint32_t length)
+{
+    uint8_t meta[META_SIZE] = { 0 }, head[XLV_SEAL_HEAD];
+    uint8_t *to = place_of(journal, place) + XLV_SEAL_HEAD;
+    struct xlv_bytes w = xlv_bytes_writer(meta, sizeof(meta));
+    struct xlv_seal *seal = journal->seal;
+    int rc;
+
+    xlv_put_u64(&w, record->sequence);
+    xlv_put_u64(&w, record->generation);
+    xlv_put_u32(&w, record->ring.domid);
+    xlv_put_u32(&w, record->ring.devid);
+    xlv_put_u32(&w, record->ring.ring_ref);
+    xlv_put_u32(&w, record->ring.event_channel);
+    xlv_put_u32(&w, record->outcome);
+    xlv_put_u32(&w, record->request_length);
+    xlv_put_u32(&w, record->response_length);
+    xlv_put_u32(&w, record->volatile_length);
+    xlv_put_u32(&w, record->permanent_length);
+
+    rc = xlv_seal_begin(seal, head, place, number, 0, length);
+    if (!rc)
+        rc = put(seal, &to, meta, sizeof(meta));
+    if (!rc)
+        rc = put(seal, &to, record->request, record->request_length);
+    if (!rc)
+        rc = put(seal, &to, record->response, record->response_length);
+    if (!rc)
+        rc = put(seal, &to, record->volatile_state, record->volatile_length);
+    if (!rc)
+        rc = put(seal, &to, record->permanent, record->permanent_length);
+    if (!rc)
+        rc = xlv_seal_finish(seal, head);
+    if (!rc)
+        memcpy(place_of(journal, place), head, sizeof(head));
+    return rc;
+}
+
+int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
+                       struct xlv_error *e)
+{
+    struct control *control = journal->control;
+    uint64_t current = atomic_load_explicit(&control->current, memory_order_relaxed);
+    uint64_t number = number_of(current) + 1;
+    unsigned place = !(current & 1);
+    uint32_t length;
+    int rc;
+
+    if (!journal->ready)
+        return xlv_fail(e, -EINVAL, "instance %s: an append before the journal was loaded or "
+                        "cleared", journal->name);
+    if (record->request_length > XLV_TPM_BUFFER_MAX ||
+        record->response_length > XLV_TPM_BUFFER_MAX ||
+        record->volatile_length > XLV_VOLATILE_MAX ||
+        record->permanent_length > XLV_PERMANENT_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "instance %s: a record above the limits: request %"
+                        PRIu32 ", response %" PRIu32 ", volatile %" PRIu32 ", permanent %" PRIu32,
+                        journal->name, record->request_length, record->response_length,
+                        record->volatile_length, record->permanent_length);
+    length = META_SIZE + record->request_length + record->response_length +
+             record->volatile_length + record->permanent_length;
+    rc = allocate(journal, place, XLV_SEAL_HEAD + length);
+    if (rc)
+        return xlv_fail(e, rc, "instance %s: the journal cannot grow to %" PRIu32 " bytes: %s; is "
+                        "the file system of the run directory full?", journal->name, length,
+                        xlv_strerror(rc));
+    rc = write_place(journal, place, number, record, length);
+    if (rc)
+        return xlv_fail(e, rc, "instance %s: cannot seal a record: %s", journal->name,
+                        xlv_strerror(rc));
+    if (atomic_load_explicit(&control->magic, memory_order_relaxed) != MAGIC)
+        atomic_store_explicit(&control->magic, MAGIC, memory_order_release);
+    atomic_store_explicit(&control->current, current_of(number, place), memory_order_release);
+    return 0;
+}
+
+uint32_t xlv_journal_begin(struct xlv_journal *journal, uint64_t sequence)
+{
+    struct control *control = journal->control;
+    uint64_t word = atomic_load_explicit(&control->attempts, memory_order_relaxed);
+    uint64_t count = word >> ATTEMPT_BITS == (sequence & (UINT64_MAX >> ATTEMPT_BITS))
+                         ? word & ATTEMPT_MASK : 0;
+
+    if (count < ATTEMPT_MASK)
+        count++;
+    atomic_store_explicit(&control->attempts, sequence << ATTEMPT_BITS | count,
+                          memory_order_release);
+    return (uint32_t)count;
+}
+
+void xlv_journal_mark(struct xlv_journal *journal, uint64_t sequence)
+{
+    atomic_store_explicit(&journal->control->marked, sequence, memory_order_release);
+}
+
+uint64_t xlv_journal_marked(const struct xlv_journal *journal)
+{
+    /* a clear cut short leaves the mark of a record that is gone */
+    if (!atomic_load_explicit(&journal->control->current, memory_order_acquire))
+        return 0;
+    return atomic_load_explicit(&journal->control->marked, memory_order_acquire);
+}
+
+int xlv_journal_clear(struct xlv_journal *journal, struct xlv_error *e)
+{
+    struct control *control = journal->control;
+
+    (void)e; /* nothing of this can fail; the contract leaves room for it */
+    forget_body(journal);
+    /* the record first: without it nothing else in here means anything */
+    atomic_store_explicit(&control->current, 0, memory_order_release);
+    atomic_store_explicit(&control->marked, 0, memory_order_release);
+    atomic_store_explicit(&control->attempts, 0, memory_order_release);
+    atomic_store_explicit(&control->magic, MAGIC, memory_order_release);
+    journal->ready = true;
+    return 0;
+}

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vtpm-backend: serves one TPM to one guest, or makes a new TPM; started by
+ * xl-vtpmd only, as include/launch.h says. Takes no arguments, opens no file of
+ * ours by path.
+ *
+ * Order of a life, and it matters: take the LAUNCH and check all of it, give
+ * the keys to store and journal and wipe them here, open the Xen devices, map
+ * and bind, enter the sandbox, restore the TPM, say READY, and only then look
+ * at the shared page. Afterwards one loop: events of the guest, messages of the
+ * daemon, a new daemon at the listener, SIGTERM.
+ *
+ * The daemon may go away at any time; the guest is served on.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "backend/cancel.h"
+#include "backend/engine.h"
+#include "backend/journal.h"
+#include "backend/manufacture.h"
+#include "backend/port.h"
+#include "backend/sandbox.h"
+#include "backend/session.h"
+#include "backend/store.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "include/launch.h"
+
+/*
+ * Events with nothing in the page: a frontend causes a few (one for its
+ * FINISH-to-SUBMIT races, one for each cancel), a hostile one as many as its
+ * CPU gives. After that many in a row the channel stays masked for a while.
+ */
+#define STORM_EVENTS 64u
+#define STORM_PAUSE_MS 10
+
+struct backend {
+    struct xlv_msg_launch launch; /* without the keys, these are wiped */
+    uid_t daemon_uid;
+    int daemon, listener, signals; /* -1: none */
+    int slots[2], journal_fd;
+    struct xlv_port *port;
+    struct xlv_store *store;
+    struct xlv_journal *journal;
+    struct xlv_session *session;
+    unsigned idle_events;
+    bool paused; /* the channel is masked because of a storm */
+};
+
+/* --- messages ------------------------------------------------------------ */
+
+static struct xlv_msg_header header(enum xlv_msg_type type)
+{
+    return (struct xlv_msg_header){
+        .magic = XLV_LAUNCH_MAGIC,
+        .version = XLV_LAUNCH_VERSION,
+        .type = (uint16_t)type,
+    };
+}
+
+static void drop_daemon(struct backend *b, const char *why)
+{
+    if (b->daemon < 0)
+        return;
+    xlv_log(XLV_LOG_NOTICE, "the connection to xl-vtpmd is closed (%s); the guest is served on",
+            why);
+    xlv_close(&b->daemon);
+}
+
+static void tell(struct backend *b, const void *message, size_t length)
+{
+    int r;
+
+    if (b->daemon < 0)
+        return;
+    /* never waits: a daemon that does not read must not stop the guest */
+    r = xlv_send_message(b->daemon, message, length, NULL, 0);
+    if (r)
+        drop_daemon(b, xlv_strerror(r));
+}
+
+static void tell_simple(struct backend *b, enum xlv_msg_type type)
+{
+    struct xlv_msg_simple m = { .h = header(type) };
+
+    tell(b, &m, sizeof(m));
+}
+
+static void tell_failed(struct backend *b, int code, const struct xlv_error *e)
+{
+    struct xlv_msg_failed m = { .h = header(XLV_MSG_FAILED), .code = code };
+
+    snprintf(m.text, sizeof(m.text), "%s", e->text[0] ? e->text : xlv_strerror(code));
+    xlv_log(XLV_LOG_ERROR, "%s", m.text);
+    tell(b, &m, sizeof(m));
+}
+
+static void tell_status(struct backend *b)
+{
+    struct xlv_session_status now;
+    struct xlv_msg_status m = {
+        .h = header(XLV_MSG_STATUS),
+        .tpm_version = b->launch.tpm_version,
+        .uuid = b->launch.uuid,
+        .instance = b->launch.instance,
+        .domid = b->launch.domid,
+        .devid = b->launch.devid,
+        .ring_ref = b->launch.ring_ref,
+        .event_channel = b->launch.event_channel,
+    };
+
+    xlv_session_status(b->session, &now);
+    m.generation = now.generation;
+    m.sequence = now.sequence;
+    m.commits = now.commits;
+    m.recovered = now.resumed;
+    tell(b, &m, sizeof(m));
+}
+
+/* --- launch -------------------------------------------------------------- */
+
+static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nfds,
+                        struct xlv_error *e)
+{
+    bool serve;
+
+    if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
+        return xlv_fail(e, XLV_E_INVALID, "the first message is not a LAUNCH; this program is "
+                        "started by xl-vtpmd");
+    if (m->h.version != XLV_LAUNCH_VERSION || length != sizeof(*m))
+        return xlv_fail(e, XLV_E_VERSION, "the LAUNCH has version %u and %zu bytes, this "
+                        "vtpm-backend expects version %u and %zu: it is of another build than "
+                        "xl-vtpmd", m->h.version, length, XLV_LAUNCH_VERSION, sizeof(*m));
+    serve = m->mode == XLV_LAUNCH_SERVE;
+    if ((!serve && m->mode != XLV_LAUNCH_MANUFACTURE) ||
+        (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||
+        xlv_uuid_is_nil(&m->uuid) || m->log_level > XLV_LOG_DEBUG || (m->uid && !m->gid) ||
+        (serve && (m->domid > XLV_DOMID_MAX || m->devid > XLV_DEVID_MAX ||
+                   m->event_channel > XLV_EVTCHN_PORT_MAX ||
+                   m->max_locality > XLV_LOCALITY_MAX)))
+        return xlv_fail(e, XLV_E_INVALID, "the LAUNCH has a value out of range (mode %u, TPM "
+                        "version %u, domain %u/%u, event-channel %u, locality %u)", m->mode,
+                        m->tpm_version, m->domid, m->devid, m->event_channel, m->max_locality);
+    if (nfds != (serve ? 4u : 2u))
+        return xlv_fail(e, XLV_E_INVALID, "the LAUNCH carries %zu descriptors", nfds);
+    return 0;
+}
+
+/* Receives the LAUNCH, opens store and journal with its keys, and wipes them. */
+static int take_launch(struct backend *b, struct xlv_error *e)
+{
+    static struct xlv_msg_launch m; /* static: one place, wiped below */
+    size_t length = sizeof(m), nfds = XLV_LAUNCH_FDS_MAX;
+    int fds[XLV_LAUNCH_FDS_MAX] = { -1, -1, -1, -1 };
+    struct ucred peer;
+    socklen_t peer_length = sizeof(peer);
+    int r;
+
+    if (getsockopt(XLV_LAUNCH_FD, SOL_SOCKET, SO_PEERCRED, &peer, &peer_length) < 0) {
+        fprintf(stderr, "vtpm-backend is started by xl-vtpmd, not by hand\n");
+        return -errno;
+    }
+    b->daemon = XLV_LAUNCH_FD;
+    b->daemon_uid = peer.uid;
+    (void)fcntl(b->daemon, F_SETFD, FD_CLOEXEC);
+
+    r = xlv_receive_message(b->daemon, &m, &length, fds, &nfds);
+    if (r)
+        return xlv_fail(e, r, "no LAUNCH from xl-vtpmd (%s)", xlv_strerror(r));
+    b->slots[0] = fds[0];
+    b->slots[1] = fds[1];
+    b->journal_fd = fds[2];
+    b->listener = fds[3];
+    r = check_launch(&m, length, nfds, e);
+    if (!r)
+        r = xlv_store_new(&b->store, b->slots, &m.uuid, m.instance_key, e);
+    if (!r && m.mode == XLV_LAUNCH_SERVE)
+        r = xlv_journal_new(&b->journal, b->journal_fd, &m.uuid, m.journal_key, e);
+    explicit_bzero(m.instance_key, sizeof(m.instance_key));
+    explicit_bzero(m.journal_key, sizeof(m.journal_key));
+    b->launch = m;
+    if (!r && fcntl(b->daemon, F_SETFL, fcntl(b->daemon, F_GETFL) | O_NONBLOCK) < 0)
+        r = xlv_fail(e, -errno, "the daemon's socket cannot be made non-blocking");
+    return r;
+}
+
+/* --- manufacture --------------------------------------------------------- */
+
+static int manufacture(struct backend *b, struct xlv_error *e)
+{
+    uint8_t *state = NULL;
+    size_t length = 0;
+    uint64_t generation;
+    int r;
+
+    r = xlv_sandbox_enter(NULL, b->launch.uid, b->launch.gid, e);
+    if (r)
+        return r;
+    r = xlv_store_load(b->store, &state, &length, &generation, e);
+    if (r == XLV_E_EMPTY) {
+        xlv_error_clear(e);
+        r = xlv_manufacture((enum xlv_tpm_version)b->launch.tpm_version, &state, &length, e);
+        if (!r)
+            r = xlv_store_commit(b->store, state, length, &generation, e);
+        if (!r)
+            xlv_log(XLV_LOG_NOTICE, "made a TPM %s",
+                    b->launch.tpm_version == XLV_TPM_2_0 ? "2.0" : "1.2");
+    }
+    xlv_engine_wipe(state, length);
+    if (!r)
+        tell_simple(b, XLV_MSG_READY);
+    return r;
+}
+
+/* --- serving ------------------------------------------------------------- */
+
+static int start_serving(struct backend *b, struct xlv_error *e)
+{
+    struct xlv_session_config config = {
+        .version = (enum xlv_tpm_version)b->launch.tpm_version,
+        .ring = { .domid = b->launch.domid, .devid = b->launch.devid,
+                  .ring_ref = b->launch.ring_ref, .event_channel = b->launch.event_channel },
+        .max_locality = b->launch.max_locality,
+        .store = b->store,
+        .journal = b->journal,
+    };
+    sigset_t signals;
+    int r;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
+        return xlv_fail(e, -errno, "signals cannot be blocked (%s)", strerror(errno));
+    b->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (b->signals < 0)
+        return xlv_fail(e, -errno, "no signalfd (%s)", strerror(errno));
+    if (listen(b->listener, 4) < 0 ||
+        fcntl(b->listener, F_SETFL, fcntl(b->listener, F_GETFL) | O_NONBLOCK) < 0)
+        return xlv_fail(e, -errno, "cannot listen for a restarted xl-vtpmd (%s)", strerror(errno));
+    r = xlv_cancel_init(e);
+    if (!r)
+        r = xlv_port_open(&b->port, b->launch.domid, b->launch.ring_ref, b->launch.event_channel,
+                          e);
+    if (!r)
+        r = xlv_sandbox_enter(b->port, b->launch.uid, b->launch.gid, e);
+    config.port = b->port;
+    if (!r)
+        r = xlv_session_new(&b->session, &config, e);
+    if (!r)
+        tell_simple(b, XLV_MSG_READY);
+    return r;
+}
+
+/* Looks at the page; 0 or what ends this process. */
+static int work(struct backend *b, struct xlv_error *e)
+{
+    int r = xlv_session_work(b->session, e);
+
+    if (r == XLV_E_EMPTY) {
+        b->idle_events++;
+        return 0;
+    }
+    b->idle_events = 0;
+    return r;
+}
+
+static int on_event(struct backend *b, struct xlv_error *e)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(1, 60);
+    int r = xlv_port_take(b->port, e);
+
+    if (r)
+        return r == XLV_E_EMPTY ? 0 : r;
+    /* Masked from here to unmask: an event that comes while we look or execute
+     * is kept, so nothing is missed, and a thousand of them count as one. */
+    r = work(b, e);
+    if (r)
+        return r;
+    if (b->idle_events >= STORM_EVENTS) {
+        b->paused = true;
+        if (xlv_ratelimit_pass(&limit))
+            xlv_log(XLV_LOG_WARNING, "the guest sends events without commands: slowed down");
+        return 0;
+    }
+    return xlv_port_unmask(b->port, e);
+}
+
+static int after_pause(struct backend *b, struct xlv_error *e)
+{
+    int r = work(b, e);
+
+    b->paused = false;
+    b->idle_events = 0;
+    return r ? r : xlv_port_unmask(b->port, e);
+}
+
+/* 0, or 1 with *reason set: the daemon wants an end. */
+static int on_message(struct backend *b, enum xlv_stop_reason *reason)
+{
+    union {
+        struct xlv_msg_header h;
+        struct xlv_msg_stop stop;
+    } m;
+    size_t length = sizeof(m), nfds = 0;
+    int r = xlv_receive_message(b->daemon, &m, &length, NULL, &nfds);
+
+    if (r == -EAGAIN)
+        return 0;
+    if (r) {
+        drop_daemon(b, xlv_strerror(r));
+        return 0;
+    }
+    /* QUERY and STOP keep their layout in all versions (launch.h), so that a
+     * daemon of a later build can still ask and stop us */
+    if (length >= sizeof(m.h) && m.h.magic == XLV_LAUNCH_MAGIC) {
+        if (m.h.type == XLV_MSG_QUERY && length == sizeof(struct xlv_msg_simple)) {
+            tell_status(b);
+            return 0;
+        }
+        if (m.h.type == XLV_MSG_STOP && length == sizeof(m.stop) &&
+            m.stop.reason >= XLV_STOP_FRONTEND_CLOSED && m.stop.reason <= XLV_STOP_SUSPEND) {
+            *reason = (enum xlv_stop_reason)m.stop.reason;
+            return 1;
+        }
+    }
+    drop_daemon(b, "it sent a message that is none");
+    return 0;
+}
+
+static void on_connect(struct backend *b)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+    int fd = accept4(b->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ||
+        peer.uid != b->daemon_uid) {
+        if (xlv_ratelimit_pass(&limit))
+            xlv_log(XLV_LOG_WARNING, "a process that is not xl-vtpmd connected; refused");
+        xlv_close(&fd);
+        return;
+    }
+    xlv_close(&b->daemon);
+    b->daemon = fd;
+    xlv_log(XLV_LOG_INFO, "xl-vtpmd (pid %d) has taken over", (int)peer.pid);
+}
+
+/* Serves until told to stop (0, with *reason) or until it cannot go on. */
+static int serve(struct backend *b, enum xlv_stop_reason *reason, struct xlv_error *e)
+{
+    int r = work(b, e); /* the frontend has sent its first command before we came */
+
+    while (!r) {
+        struct pollfd fds[4] = {
+            { .fd = b->signals, .events = POLLIN },
+            { .fd = b->paused ? -1 : xlv_port_fd(b->port), .events = POLLIN },
+            { .fd = b->daemon, .events = POLLIN },
+            { .fd = b->listener, .events = POLLIN },
+        };
+        int n = poll(fds, 4, b->paused ? STORM_PAUSE_MS : -1);
+
+        if (n < 0) {
+            if (errno != EINTR)
+                return xlv_fail(e, -errno, "poll failed (%s)", strerror(errno));
+            if (!b->paused)
+                continue;
+        }
+        if (n > 0 && fds[0].revents) {
+            *reason = XLV_STOP_FRONTEND_CLOSED;
+            return 0;
+        }
+        if (n > 0 && fds[2].revents && on_message(b, reason))
+            return 0;
+        if (n > 0 && fds[3].revents)
+            on_connect(b);
+        if (b->paused)
+            r = after_pause(b, e);
+        else if (n > 0 && fds[1].revents)
+            r = on_event(b, e);
+    }
+    return r;
+}
+
+static int run(struct backend *b, struct xlv_error *e)
+{
+    enum xlv_stop_reason reason = XLV_STOP_FRONTEND_CLOSED;
+    int r = start_serving(b, e);
+
+    if (!r)
+        r = serve(b, &reason, e);
+    if (!r)
+        r = xlv_session_stop(b->session, reason, e);
+    xlv_session_free(b->session);
+    xlv_port_close(b->port);
+    xlv_cancel_deinit();
+    if (!r) {
+        xlv_log(XLV_LOG_INFO, "closed");
+        tell_simple(b, XLV_MSG_BYE);
+    }
+    return r;
+}
+
+int main(void)
+{
+    static struct backend b = {
+        .daemon = -1, .listener = -1, .signals = -1, .slots = { -1, -1 }, .journal_fd = -1,
+    };
+    static struct xlv_log_subject subject = XLV_LOG_SUBJECT_NONE;
+    struct xlv_error e = XLV_ERROR_INIT;
+    int r = xlv_sandbox_prepare(&e);
+
+    if (!r)
+        r = take_launch(&b, &e);
+    if (!r) {
+        bool serving = b.launch.mode == XLV_LAUNCH_SERVE;
+
+        xlv_log_set_level((enum xlv_log_level)b.launch.log_level);
+        subject.uuid = &b.launch.uuid;
+        subject.instance = b.launch.instance;
+        if (serving) {
+            subject.domid = (int)b.launch.domid;
+            subject.devid = (int)b.launch.devid;
+        }
+        xlv_log_set_subject(&subject);
+        r = serving ? run(&b, &e) : manufacture(&b, &e);
+    }
+    if (r)
+        tell_failed(&b, r, &e);
+    xlv_journal_free(b.journal);
+    xlv_store_free(b.store);
+    xlv_close(&b.slots[0]);
+    xlv_close(&b.slots[1]);
+    xlv_close(&b.journal_fd);
+    xlv_close(&b.signals);
+    xlv_close(&b.listener);
+    xlv_close(&b.daemon);
+    return r ? EXIT_FAILURE : EXIT_SUCCESS;
+}

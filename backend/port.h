@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The port: this process's hold on one frontend, i.e. the mapped shared page,
+ * the bound event channel, and grants mapped for a while. The only user of
+ * libxengnttab and libxenevtchn. A unit test of the session puts its own
+ * functions of these names in the place of this file.
+ */
+#ifndef XLV_PORT_H
+#define XLV_PORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct xlv_port;
+
+/*
+ * Opens both devices, maps the ring and binds the channel. -errno, with a
+ * sentence: the guest may have named what does not exist, or another process
+ * still holds the channel (EINVAL).
+ */
+int xlv_port_open(struct xlv_port **out, uint32_t domid, uint32_t ring_ref,
+                  uint32_t event_channel, struct xlv_error *e);
+
+/* Unmaps and unbinds; NULL is fine. */
+void xlv_port_close(struct xlv_port *port);
+
+/* Gives up what the event channel device would allow with other domains. */
+int xlv_port_restrict(struct xlv_port *port, struct xlv_error *e);
+
+void *xlv_port_page(struct xlv_port *port);
+
+/* To poll for reading. */
+int xlv_port_fd(const struct xlv_port *port);
+
+/*
+ * Takes an event: 0, with the channel masked until xlv_port_unmask(); events
+ * that come meanwhile are kept by Xen. XLV_E_EMPTY: there was none.
+ */
+int xlv_port_take(struct xlv_port *port, struct xlv_error *e);
+int xlv_port_unmask(struct xlv_port *port, struct xlv_error *e);
+
+/* Tells the frontend. A frontend that is gone is no error. */
+void xlv_port_notify(struct xlv_port *port);
+
+/*
+ * Maps count further grants of the same domain, contiguous; NULL where the
+ * guest named what cannot be mapped. Used after privileges were given up: needs
+ * ioctl and mmap on the open gntdev descriptor, nothing else. It is a later
+ * sandbox's task to allow exactly IOCTL_GNTDEV_MAP_GRANT_REF,
+ * _UNMAP_GRANT_REF and _GET_OFFSET_FOR_VADDR there, and mmap of it.
+ */
+void *xlv_port_map(struct xlv_port *port, const uint32_t *refs, size_t count);
+void xlv_port_unmap(struct xlv_port *port, void *pages, size_t count);
+
+#endif

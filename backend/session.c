@@ -1,0 +1,756 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The session: see session.h, which also holds the reasoning about kills. */
+#include "config.h"
+
+#include "backend/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cancel.h"
+#include "backend/command.h"
+#include "backend/engine.h"
+#include "backend/ring.h"
+#include "common/log.h"
+
+struct state {
+    uint8_t *data;
+    size_t length;
+};
+
+/* What the journal says about the last command of our own ring, until the
+ * page has been looked at for the first time. */
+struct leftover {
+    bool there, marked;
+    enum xlv_journal_outcome outcome;
+    uint8_t request[XLV_TPM_BUFFER_MAX], response[XLV_TPM_BUFFER_MAX];
+    size_t request_length, response_length;
+};
+
+struct xlv_session {
+    struct xlv_session_config c;
+    void *page;
+    enum xlv_session_step step;
+    bool first_look; /* nobody has looked at the page yet */
+    bool resumed, quarantine;
+
+    uint64_t generation; /* of the store, by the last commit or load that worked */
+    unsigned failed;     /* commits that failed since; see commit() */
+    uint64_t sequence;   /* of the last command recorded */
+    uint64_t commits;
+
+    struct state permanent, volatile_state;           /* the last durable pair */
+    struct state next_permanent, next_volatile_state; /* of the command at hand; permanent
+                                                         NULL: unchanged */
+    /* the command at hand */
+    struct xlv_ring_snapshot snapshot;
+    struct xlv_ring_view view;
+    void *extra;
+    size_t extra_pages;
+    bool refused; /* not for the TPM: answered with fault */
+    enum xlv_command_fault fault;
+    enum xlv_journal_outcome outcome;
+    uint8_t request[XLV_TPM_BUFFER_MAX], response[XLV_TPM_BUFFER_MAX];
+    size_t request_length, response_length;
+
+    struct leftover leftover;
+};
+
+static void state_clear(struct state *state)
+{
+    xlv_engine_wipe(state->data, state->length);
+    *state = (struct state){ 0 };
+}
+
+static void state_move(struct state *to, struct state *from)
+{
+    state_clear(to);
+    *to = *from;
+    *from = (struct state){ 0 };
+}
+
+static int state_copy(struct state *to, const uint8_t *data, size_t length)
+{
+    uint8_t *copy = malloc(length ? length : 1);
+
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, data, length);
+    state_clear(to);
+    *to = (struct state){ .data = copy, .length = length };
+    return 0;
+}
+
+/* --- states and records -------------------------------------------------- */
+
+/* What the engine holds now becomes the next pair. */
+static int take_states(struct xlv_session *s, struct xlv_error *e)
+{
+    int r;
+
+    state_clear(&s->next_permanent);
+    state_clear(&s->next_volatile_state);
+    if (xlv_engine_changed()) {
+        r = xlv_engine_permanent(&s->next_permanent.data, &s->next_permanent.length, e);
+        if (r)
+            return r;
+        /* libtpms stores more often than something changes */
+        if (!s->failed && s->next_permanent.length == s->permanent.length &&
+            !memcmp(s->next_permanent.data, s->permanent.data, s->permanent.length))
+            state_clear(&s->next_permanent);
+    } else if (s->failed) {
+        /* the store may hold what we have disowned: see commit() */
+        r = state_copy(&s->next_permanent, s->permanent.data, s->permanent.length);
+        if (r)
+            return r;
+    }
+    return xlv_engine_volatile(&s->next_volatile_state.data, &s->next_volatile_state.length, e);
+}
+
+/* Appends the next pair and the exchange to the journal. */
+static int append(struct xlv_session *s, const struct xlv_ring_id *ring,
+                  enum xlv_journal_outcome outcome, uint64_t sequence, const uint8_t *request,
+                  size_t request_length, const uint8_t *response, size_t response_length,
+                  struct xlv_error *e)
+{
+    struct xlv_journal_record record = {
+        .sequence = sequence,
+        .generation = s->generation + (s->next_permanent.data ? 1 + s->failed : 0),
+        .ring = *ring,
+        .outcome = outcome,
+        .request = request,
+        .request_length = (uint32_t)request_length,
+        .response = response,
+        .response_length = (uint32_t)response_length,
+        .volatile_state = s->next_volatile_state.data,
+        .volatile_length = (uint32_t)s->next_volatile_state.length,
+        .permanent = s->next_permanent.data,
+        .permanent_length = (uint32_t)s->next_permanent.length,
+    };
+
+    return xlv_journal_append(s->c.journal, &record, e);
+}
+
+/* The next pair is durable now. */
+static void adopt(struct xlv_session *s)
+{
+    if (s->next_permanent.data)
+        state_move(&s->permanent, &s->next_permanent);
+    state_move(&s->volatile_state, &s->next_volatile_state);
+}
+
+/*
+ * Commits a permanent state, with a few tries.
+ *
+ * A commit that fails may still have reached the disk, at once or later, so
+ * after it the store may hold any of the states it was tried with, under any
+ * of the generations tried. That is harmless for as long as the journal's last
+ * record carries the permanent state that is right, with a generation above
+ * all of these: a successor then makes the commit up (see judge()). So while
+ * failed is not 0, every record carries the permanent state and the generation
+ * s->generation + 1 + s->failed; and no command is executed before a commit of
+ * the right state has worked (BEGIN).
+ *
+ * If the host itself loses power meanwhile, the store alone decides, and may
+ * come up with the state that was disowned: a command boundary still, of a
+ * command whose answer was "not now" rather than "done".
+ */
+static int commit(struct xlv_session *s, const struct state *permanent, struct xlv_error *e)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(10, 60);
+    struct xlv_error why = XLV_ERROR_INIT;
+    uint64_t generation = 0;
+    int r = 0;
+
+    for (unsigned i = 0; i < XLV_COMMIT_TRIES; i++) {
+        xlv_error_clear(&why);
+        r = xlv_store_commit(s->c.store, permanent->data, permanent->length, &generation, &why);
+        if (!r) {
+            s->generation = generation;
+            s->failed = 0;
+            s->commits++;
+            return 0;
+        }
+        s->failed++;
+        if (xlv_ratelimit_pass(&limit))
+            xlv_log(XLV_LOG_ERROR, "a commit of the permanent state failed (try %u of %u): %s",
+                    i + 1, XLV_COMMIT_TRIES, why.text[0] ? why.text : xlv_strerror(r));
+    }
+    return xlv_fail(e, r, "%s", why.text[0] ? why.text : xlv_strerror(r));
+}
+
+/* Records and commits a state that belongs to no command of the guest. */
+static int settle(struct xlv_session *s, const struct xlv_ring_id *ring, const uint8_t *request,
+                  size_t request_length, const uint8_t *response, size_t response_length,
+                  struct xlv_error *e)
+{
+    int r = take_states(s, e);
+
+    if (!r)
+        r = append(s, ring, XLV_JOURNAL_STATE_ONLY, s->sequence, request, request_length, response,
+                   response_length, e);
+    if (!r && s->next_permanent.data)
+        r = commit(s, &s->next_permanent, e);
+    if (!r)
+        adopt(s);
+    return r;
+}
+
+/* The engine forgets what it did since the last durable pair. */
+static int go_back(struct xlv_session *s, struct xlv_error *e)
+{
+    int r;
+
+    state_clear(&s->next_permanent);
+    state_clear(&s->next_volatile_state);
+    xlv_engine_off();
+    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
+                        s->volatile_state.data, s->volatile_state.length, e);
+    return r ? r : xlv_engine_stir(e);
+}
+
+/* --- beginning ----------------------------------------------------------- */
+
+/* The TPM of a machine that is being switched on. */
+static int cold_start(struct xlv_session *s, struct xlv_error *e)
+{
+    int r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length, NULL, 0, e);
+
+    if (!r)
+        r = xlv_engine_startup(e);
+    if (!r)
+        r = xlv_engine_stir(e);
+    /* not before the TPM is known to work: a state that does not load is left
+     * as it is, with its journal */
+    if (!r)
+        r = xlv_journal_clear(s->c.journal, e);
+    s->sequence = 0;
+    /* Killed before this record: nothing of the boot has happened yet, the
+     * successor begins it anew. A commit of the startup itself may be there
+     * already; to the TPM that was one more start. */
+    return r ? r : settle(s, &s->c.ring, NULL, 0, NULL, 0, e);
+}
+
+enum judgement { PAIR, REDO, BROKEN };
+
+/*
+ * Do the journal's last record and the store belong together?
+ *   the record has the permanent state, and the store holds the same bytes:
+ *       the commit was made (whatever its number: a number that was tried
+ *       and failed may have been left out)
+ *   the record has one and a later generation than the store: the commit was
+ *       not made, or is not the one that counts; it is made up for
+ *   the record has none, and the generations are equal: nothing to commit
+ * Anything else means that one of the two was exchanged for an older or newer
+ * copy; a volatile state must never meet a permanent one of another moment.
+ */
+static enum judgement judge(const struct xlv_session *s, const struct xlv_journal_record *record)
+{
+    if (record->permanent_length) {
+        if (record->permanent_length == s->permanent.length &&
+            !memcmp(record->permanent, s->permanent.data, s->permanent.length))
+            return PAIR;
+        return record->generation > s->generation ? REDO : BROKEN;
+    }
+    return record->generation == s->generation ? PAIR : BROKEN;
+}
+
+/* The boot that the record belongs to is over, and nobody said so in time: do
+ * what would have been done then. Failures cost a tick of the dictionary-attack
+ * counter, not the start. */
+static void end_old_boot(struct xlv_session *s, const struct xlv_ring_id *ring)
+{
+    struct xlv_error why = XLV_ERROR_INIT;
+    uint8_t request[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t request_length, response_length;
+    int r;
+
+    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
+                        s->volatile_state.data, s->volatile_state.length, &why);
+    if (!r)
+        r = xlv_engine_shutdown(request, &request_length, &response, &response_length, &why);
+    if (!r && request_length)
+        r = settle(s, ring, request, request_length, response, response_length, &why);
+    xlv_engine_off();
+    if (r)
+        xlv_log(XLV_LOG_WARNING, "the TPM could not be shut down in order for the last boot "
+                "(domain %u): %s", ring->domid, why.text[0] ? why.text : xlv_strerror(r));
+    else
+        xlv_log(XLV_LOG_INFO, "the last boot (domain %u) was ended in order", ring->domid);
+}
+
+static void power_cut(const char *why)
+{
+    xlv_log(XLV_LOG_ERROR, "the TPM goes on as after a power cut of the TPM, its PCRs are reset "
+            "and its sessions gone: %s", why);
+}
+
+static void keep_leftover(struct xlv_session *s, const struct xlv_journal_record *record)
+{
+    struct leftover *l = &s->leftover;
+
+    if (record->outcome == XLV_JOURNAL_STATE_ONLY ||
+        memcmp(&record->ring, &s->c.ring, sizeof(record->ring)) ||
+        record->request_length > sizeof(l->request) ||
+        record->response_length > sizeof(l->response))
+        return;
+    l->there = true;
+    l->marked = xlv_journal_marked(s->c.journal) == record->sequence;
+    l->outcome = (enum xlv_journal_outcome)record->outcome;
+    l->request_length = record->request_length;
+    l->response_length = record->response_length;
+    if (l->request_length)
+        memcpy(l->request, record->request, l->request_length);
+    if (l->response_length)
+        memcpy(l->response, record->response, l->response_length);
+}
+
+/* 0: the engine is on, and goes on where the record was taken.
+ * XLV_E_EMPTY: a new boot has to begin, with s->permanent. */
+static int resume(struct xlv_session *s, struct xlv_error *e)
+{
+    struct xlv_journal_record record;
+    struct xlv_error why = XLV_ERROR_INIT;
+    struct xlv_ring_id ring;
+    bool same_boot, over;
+    int r = xlv_journal_load(s->c.journal, &record, &why);
+
+    if (r == XLV_E_EMPTY) {
+        xlv_log(XLV_LOG_INFO, "a boot of the domain begins: no journal yet");
+        return XLV_E_EMPTY;
+    }
+    if (r < 0 || r == XLV_E_WRONG_OWNER)
+        return xlv_fail(e, r, "%s", why.text[0] ? why.text : "the journal cannot be read");
+    if (r) {
+        power_cut(why.text[0] ? why.text : xlv_strerror(r));
+        return XLV_E_EMPTY;
+    }
+    ring = record.ring;
+    same_boot = ring.domid == s->c.ring.domid;
+    switch (judge(s, &record)) {
+    case BROKEN:
+        snprintf(why.text, sizeof(why.text), "the journal belongs to generation %llu of the "
+                 "store, but the store holds generation %llu; was an older copy put back?",
+                 (unsigned long long)record.generation, (unsigned long long)s->generation);
+        power_cut(why.text);
+        return XLV_E_EMPTY;
+    case REDO:
+        r = state_copy(&s->permanent, record.permanent, record.permanent_length);
+        if (!r)
+            r = commit(s, &s->permanent, e);
+        if (r)
+            return r;
+        xlv_log(XLV_LOG_NOTICE, "made up for a commit that was cut short: generation %llu",
+                (unsigned long long)s->generation);
+        break;
+    case PAIR:
+        break;
+    }
+    r = state_copy(&s->volatile_state, record.volatile_state, record.volatile_length);
+    if (r)
+        return r;
+    s->sequence = record.sequence;
+    over = xlv_command_was_shutdown(record.request, record.request_length, record.response,
+                                    record.response_length);
+    if (same_boot)
+        keep_leftover(s, &record);
+    /* from here on the record's pointers are not used: settle() appends */
+
+    if (!same_boot) {
+        xlv_log(XLV_LOG_INFO, "a new boot begins: the journal is of domain %u", ring.domid);
+        if (!over)
+            end_old_boot(s, &ring);
+        return XLV_E_EMPTY;
+    }
+    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
+                        s->volatile_state.data, s->volatile_state.length, &why);
+    if (r > 0) {
+        power_cut(why.text);
+        s->leftover.there = false;
+        return XLV_E_EMPTY;
+    }
+    if (r < 0)
+        return xlv_fail(e, r, "%s", why.text[0] ? why.text : "the TPM cannot be restored");
+    r = xlv_engine_stir(e);
+    if (r)
+        return r;
+    /* No record of this: until the next one a successor restores the same pair
+     * and stirs for itself, and nothing was drawn from the generator. */
+    s->resumed = true;
+    xlv_log(XLV_LOG_NOTICE, "resumed from the journal after command %llu%s",
+            (unsigned long long)s->sequence,
+            memcmp(&ring, &s->c.ring, sizeof(ring)) ? ", on a new ring" : "");
+    return 0;
+}
+
+int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *config,
+                    struct xlv_error *e)
+{
+    struct xlv_session *s = calloc(1, sizeof(*s));
+    int r;
+
+    *out = NULL;
+    if (!s)
+        return -ENOMEM;
+    s->c = *config;
+    s->page = xlv_port_page(config->port);
+    s->first_look = true;
+    r = xlv_store_load(s->c.store, &s->permanent.data, &s->permanent.length, &s->generation, e);
+    if (r == XLV_E_EMPTY)
+        r = xlv_fail(e, r, "the instance has no TPM yet: its store was never written");
+    if (!r)
+        r = resume(s, e);
+    else if (r == XLV_E_EMPTY)
+        goto out; /* not to be taken for resume()'s */
+    if (r == XLV_E_EMPTY)
+        r = cold_start(s, e);
+out:
+    if (r) {
+        xlv_session_free(s);
+        return r;
+    }
+    *out = s;
+    return 0;
+}
+
+static void unmap_extra(struct xlv_session *s)
+{
+    xlv_port_unmap(s->c.port, s->extra, s->extra_pages);
+    s->extra = NULL;
+    s->extra_pages = 0;
+    s->view.extra = NULL;
+    s->view.extra_pages = 0;
+}
+
+void xlv_session_free(struct xlv_session *s)
+{
+    if (!s)
+        return;
+    xlv_engine_off();
+    unmap_extra(s);
+    state_clear(&s->permanent);
+    state_clear(&s->volatile_state);
+    state_clear(&s->next_permanent);
+    state_clear(&s->next_volatile_state);
+    explicit_bzero(s, sizeof(*s));
+    free(s);
+}
+
+/* --- one command --------------------------------------------------------- */
+
+static void refuse(struct xlv_session *s, enum xlv_command_fault fault)
+{
+    s->refused = true;
+    s->fault = fault;
+}
+
+/* Puts the TPM's error response in the place of what there was. */
+static void answer_fault(struct xlv_session *s, enum xlv_command_fault fault)
+{
+    s->outcome = XLV_JOURNAL_FINISH;
+    s->response_length = xlv_command_error(s->c.version, s->request, s->request_length, fault,
+                                           s->response);
+}
+
+/* Copies the request that the snapshot describes out of the page. */
+static void fetch_request(struct xlv_session *s)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
+    enum xlv_ring_fault bad = xlv_ring_check(&s->snapshot);
+
+    s->refused = false;
+    s->outcome = XLV_JOURNAL_FINISH;
+    s->response_length = 0;
+    if (bad != XLV_RING_OK) {
+        refuse(s, XLV_FAULT_SIZE);
+    } else if (s->snapshot.nr_extra_pages) {
+        /* all of them, and before the command runs: the response may need more
+         * room than the request, and then it would be too late to say no */
+        s->extra_pages = s->snapshot.nr_extra_pages;
+        s->extra = xlv_port_map(s->c.port, s->snapshot.extra_refs, s->extra_pages);
+        if (!s->extra)
+            refuse(s, XLV_FAULT_PAGES);
+    }
+    if (!s->refused && s->snapshot.locality > s->c.max_locality)
+        refuse(s, XLV_FAULT_LOCALITY);
+    s->view = xlv_ring_view(s->page, &s->snapshot, s->extra, s->extra_pages);
+    s->request_length = xlv_ring_captured(&s->snapshot, &s->view);
+    xlv_ring_read(&s->view, s->request, s->request_length);
+    if (s->refused && xlv_ratelimit_pass(&limit))
+        xlv_log(XLV_LOG_WARNING, "refused a request of %u bytes, locality %u, %u extra pages",
+                s->snapshot.length, s->snapshot.locality, s->snapshot.nr_extra_pages);
+}
+
+/* The page as it was left by the process before us, SUBMIT or CANCEL: true
+ * where the command in it is the recorded one, with s->step where to go on. */
+static bool is_leftover(struct xlv_session *s)
+{
+    const struct leftover *l = &s->leftover;
+    uint8_t data[XLV_TPM_BUFFER_MAX];
+    size_t length = l->request_length > l->response_length ? l->request_length
+                                                           : l->response_length;
+
+    if (!l->there || length > xlv_ring_room(&s->view))
+        return false;
+    xlv_ring_read(&s->view, data, length);
+    if (l->marked) {
+        /* FINISH is missing, or was seen and there is something new */
+        if (l->outcome != XLV_JOURNAL_FINISH || s->snapshot.length != l->response_length ||
+            memcmp(data, l->response, l->response_length))
+            return false;
+        s->step = XLV_STEP_FINISH;
+    } else {
+        if (!xlv_ring_fits(data, length, s->snapshot.length, s->request_length, l->request,
+                           l->request_length, l->response, l->response_length))
+            return false;
+        s->step = l->outcome == XLV_JOURNAL_FINISH ? XLV_STEP_PLACE : XLV_STEP_MARK;
+    }
+    s->outcome = l->outcome;
+    s->response_length = l->response_length;
+    memcpy(s->response, l->response, l->response_length);
+    xlv_log(XLV_LOG_NOTICE, "command %llu was executed before the restart: its answer is given now",
+            (unsigned long long)s->sequence);
+    return true;
+}
+
+static int inspect(struct xlv_session *s)
+{
+    bool first = s->first_look, ours = false;
+
+    s->first_look = false;
+    xlv_ring_fetch(s->page, &s->snapshot);
+    if (s->snapshot.state == XLV_RING_SUBMIT || (first && s->snapshot.state == XLV_RING_CANCEL)) {
+        fetch_request(s);
+        if (first) {
+            ours = is_leftover(s);
+            explicit_bzero(&s->leftover, sizeof(s->leftover));
+        }
+    }
+    if (ours) {
+        if (s->step == XLV_STEP_FINISH)
+            unmap_extra(s);
+        return 0;
+    }
+    if (s->snapshot.state == XLV_RING_SUBMIT) {
+        s->step = XLV_STEP_BEGIN;
+        return 0;
+    }
+    unmap_extra(s);
+    /* Nothing runs, so a cancel is complete at once. A frontend that gave up
+     * while nobody served it waits for this. */
+    if (s->snapshot.state == XLV_RING_CANCEL && xlv_ring_cancelled(s->page))
+        xlv_port_notify(s->c.port);
+    else if (first)
+        /* the event of a FINISH may have died with the process before us */
+        xlv_port_notify(s->c.port);
+    return XLV_E_EMPTY;
+}
+
+static void begin(struct xlv_session *s)
+{
+    struct xlv_error why = XLV_ERROR_INIT;
+    uint32_t attempts;
+
+    s->step = XLV_STEP_EXECUTE;
+    if (s->refused)
+        return;
+    if (s->failed && commit(s, &s->permanent, &why)) {
+        refuse(s, XLV_FAULT_STORAGE);
+        return;
+    }
+    attempts = xlv_journal_begin(s->c.journal, s->sequence + 1);
+    if (attempts > XLV_ATTEMPTS_MAX) {
+        xlv_log(XLV_LOG_ERROR, "command 0x%x was begun %u times and never ended: it is answered "
+                "with a TPM failure", xlv_command_code(s->request, s->request_length),
+                attempts - 1);
+        s->quarantine = true;
+        refuse(s, XLV_FAULT_FAILURE);
+    }
+}
+
+static int execute(struct xlv_session *s, struct xlv_error *e)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
+    struct xlv_error why = XLV_ERROR_INIT;
+    const uint8_t *response;
+    size_t length;
+    uint32_t code;
+    int r;
+
+    s->step = XLV_STEP_RECORD;
+    if (s->refused) {
+        answer_fault(s, s->fault);
+        return 0;
+    }
+    xlv_cancel_begin(s->page);
+    r = xlv_engine_execute(s->snapshot.locality, s->request, s->request_length, &response, &length,
+                           &why);
+    xlv_cancel_end();
+    if (r < 0)
+        return xlv_fail(e, r, "%s", why.text);
+    code = r ? 0 : xlv_response_code(response, length);
+    if (r || (s->c.version == XLV_TPM_2_0 && code == XLV_TPM2_RC_FAILURE)) {
+        /* The TPM is in failure mode, or worse. Its state cannot be trusted, so
+         * none of this command stays: the guest has the TPM from before it. */
+        if (xlv_ratelimit_pass(&limit))
+            xlv_log(XLV_LOG_ERROR, "command 0x%x made the TPM fail (%s): it was undone",
+                    xlv_command_code(s->request, s->request_length),
+                    r ? why.text : "TPM_RC_FAILURE");
+        answer_fault(s, XLV_FAULT_FAILURE);
+        return go_back(s, e);
+    }
+    xlv_log(XLV_LOG_DEBUG, "command 0x%x: 0x%x, %zu bytes",
+            xlv_command_code(s->request, s->request_length), code, length);
+    if (length > xlv_ring_room(&s->view)) {
+        answer_fault(s, XLV_FAULT_RESPONSE_SIZE);
+        return 0;
+    }
+    memcpy(s->response, response, length);
+    s->response_length = length;
+    if (s->c.version == XLV_TPM_2_0 && code == XLV_TPM2_RC_CANCELED &&
+        xlv_ring_state(s->page) == XLV_RING_CANCEL) {
+        s->outcome = XLV_JOURNAL_IDLE;
+        s->response_length = 0;
+    }
+    return 0;
+}
+
+static int record(struct xlv_session *s, struct xlv_error *e)
+{
+    int r = take_states(s, e);
+
+    if (!r)
+        r = append(s, &s->c.ring, s->outcome, s->sequence + 1, s->request, s->request_length,
+                   s->response, s->response_length, e);
+    if (!r)
+        s->step = XLV_STEP_COMMIT;
+    return r;
+}
+
+static int make_durable(struct xlv_session *s, struct xlv_error *e)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
+    struct xlv_error why = XLV_ERROR_INIT;
+    bool given_up = s->failed > 0;
+
+    s->step = XLV_STEP_PLACE;
+    if (s->next_permanent.data && commit(s, &s->next_permanent, &why)) {
+        if (!given_up) {
+            /* Not acknowledged, so it must not have happened. Killed before the
+             * new record is written, a successor finds the old one, tries the
+             * commit once more and may report success: just as good. */
+            if (xlv_ratelimit_pass(&limit))
+                xlv_log(XLV_LOG_ERROR, "command 0x%x was undone because its change cannot be made "
+                        "durable", xlv_command_code(s->request, s->request_length));
+            answer_fault(s, XLV_FAULT_STORAGE);
+            s->step = XLV_STEP_RECORD;
+            return go_back(s, e);
+        }
+        /* the last durable pair again, on a store that is still out of order:
+         * the record carries it */
+    }
+    adopt(s);
+    s->sequence++;
+    return 0;
+}
+
+int xlv_session_step(struct xlv_session *s, struct xlv_error *e)
+{
+    switch (s->step) {
+    case XLV_STEP_INSPECT:
+        return inspect(s);
+    case XLV_STEP_BEGIN:
+        begin(s);
+        return 0;
+    case XLV_STEP_EXECUTE:
+        return execute(s, e);
+    case XLV_STEP_RECORD:
+        return record(s, e);
+    case XLV_STEP_COMMIT:
+        return make_durable(s, e);
+    case XLV_STEP_PLACE:
+        if (s->outcome == XLV_JOURNAL_FINISH) {
+            xlv_ring_write(&s->view, s->response, s->response_length);
+            xlv_ring_set_length(s->page, (uint32_t)s->response_length);
+        }
+        s->step = XLV_STEP_MARK;
+        return 0;
+    case XLV_STEP_MARK:
+        /* the frontend may take its grants back as soon as it sees FINISH */
+        unmap_extra(s);
+        xlv_journal_mark(s->c.journal, s->sequence);
+        s->step = XLV_STEP_FINISH;
+        return 0;
+    case XLV_STEP_FINISH:
+        xlv_ring_set_state(s->page, s->outcome == XLV_JOURNAL_IDLE ? XLV_RING_IDLE
+                                                                   : XLV_RING_FINISH);
+        s->step = XLV_STEP_NOTIFY;
+        return 0;
+    case XLV_STEP_NOTIFY:
+        xlv_port_notify(s->c.port);
+        s->step = XLV_STEP_INSPECT;
+        if (s->quarantine)
+            return xlv_fail(e, XLV_E_TPM, "a command of the guest (0x%x) ended this program %u "
+                            "times; it was answered with a TPM failure",
+                            xlv_command_code(s->request, s->request_length), XLV_ATTEMPTS_MAX);
+        return 0;
+    }
+    return -EINVAL;
+}
+
+enum xlv_session_step xlv_session_at(const struct xlv_session *s)
+{
+    return s->step;
+}
+
+int xlv_session_work(struct xlv_session *s, struct xlv_error *e)
+{
+    int r;
+
+    do
+        r = xlv_session_step(s, e);
+    while (!r && s->step != XLV_STEP_INSPECT);
+    return r;
+}
+
+int xlv_session_stop(struct xlv_session *s, enum xlv_stop_reason reason, struct xlv_error *e)
+{
+    struct xlv_error why = XLV_ERROR_INIT;
+    uint8_t request[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t request_length, response_length;
+    int r;
+
+    if (reason != XLV_STOP_DOMAIN_END) {
+        r = xlv_session_work(s, e);
+        if (r && r != XLV_E_EMPTY)
+            return r;
+    }
+    if (reason == XLV_STOP_SUSPEND)
+        return 0;
+    /* A closed frontend may be the last that is heard of this boot: the host
+     * may be switched off next, and with it the journal goes. If the boot goes
+     * on after all, the record is where it does, and the first command that
+     * matters takes the orderly mark away again (TPM 2.0 Part 1, 12.2.4). */
+    r = xlv_engine_shutdown(request, &request_length, &response, &response_length, &why);
+    if (!r && request_length)
+        r = settle(s, &s->c.ring, request, request_length, response, response_length, &why);
+    if (r)
+        /* the next boot makes up for it, from the journal */
+        xlv_log(XLV_LOG_WARNING, "the TPM was not shut down in order: %s",
+                why.text[0] ? why.text : xlv_strerror(r));
+    return 0;
+}
+
+void xlv_session_status(const struct xlv_session *s, struct xlv_session_status *status)
+{
+    *status = (struct xlv_session_status){
+        .generation = s->generation,
+        .sequence = s->sequence,
+        .commits = s->commits,
+        .resumed = s->resumed,
+    };
+}

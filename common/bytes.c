@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The bounded cursor: see bytes.h. */
+#include "common/bytes.h"
+
+#include <string.h>
+
+struct xlv_bytes xlv_bytes_writer(void *data, size_t length)
+{
+    return (struct xlv_bytes){ .data = data, .length = length };
+}
+
+struct xlv_bytes xlv_bytes_reader(const void *data, size_t length)
+{
+    return (struct xlv_bytes){ .data = (uint8_t *)data, .length = length };
+}
+
+static uint8_t *step(struct xlv_bytes *c, size_t length)
+{
+    uint8_t *p;
+
+    if (c->failed || length > c->length - c->at) {
+        c->failed = true;
+        return NULL;
+    }
+    p = c->data + c->at;
+    c->at += length;
+    return p;
+}
+
+static void put_le(struct xlv_bytes *c, uint64_t v, size_t n)
+{
+    uint8_t *p = step(c, n);
+
+    for (size_t i = 0; p && i < n; i++)
+        p[i] = (uint8_t)(v >> (8 * i));
+}
+
+static void put_be(struct xlv_bytes *c, uint64_t v, size_t n)
+{
+    uint8_t *p = step(c, n);
+
+    for (size_t i = 0; p && i < n; i++)
+        p[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
+}
+
+static uint64_t get_le(struct xlv_bytes *c, size_t n)
+{
+    const uint8_t *p = step(c, n);
+    uint64_t v = 0;
+
+    for (size_t i = 0; p && i < n; i++)
+        v |= (uint64_t)p[i] << (8 * i);
+    return v;
+}
+
+static uint64_t get_be(struct xlv_bytes *c, size_t n)
+{
+    const uint8_t *p = step(c, n);
+    uint64_t v = 0;
+
+    for (size_t i = 0; p && i < n; i++)
+        v = v << 8 | p[i];
+    return v;
+}
+
+void xlv_put_u8(struct xlv_bytes *c, uint8_t v) { put_le(c, v, 1); }
+void xlv_put_u16(struct xlv_bytes *c, uint16_t v) { put_le(c, v, 2); }
+void xlv_put_u32(struct xlv_bytes *c, uint32_t v) { put_le(c, v, 4); }
+void xlv_put_u64(struct xlv_bytes *c, uint64_t v) { put_le(c, v, 8); }
+void xlv_put_u16_be(struct xlv_bytes *c, uint16_t v) { put_be(c, v, 2); }
+void xlv_put_u32_be(struct xlv_bytes *c, uint32_t v) { put_be(c, v, 4); }
+
+void xlv_put_data(struct xlv_bytes *c, const void *data, size_t length)
+{
+    uint8_t *p = step(c, length);
+
+    if (p && length)
+        memcpy(p, data, length);
+}
+
+uint8_t xlv_get_u8(struct xlv_bytes *c) { return (uint8_t)get_le(c, 1); }
+uint16_t xlv_get_u16(struct xlv_bytes *c) { return (uint16_t)get_le(c, 2); }
+uint32_t xlv_get_u32(struct xlv_bytes *c) { return (uint32_t)get_le(c, 4); }
+uint64_t xlv_get_u64(struct xlv_bytes *c) { return get_le(c, 8); }
+uint16_t xlv_get_u16_be(struct xlv_bytes *c) { return (uint16_t)get_be(c, 2); }
+uint32_t xlv_get_u32_be(struct xlv_bytes *c) { return (uint32_t)get_be(c, 4); }
+
+void xlv_get_data(struct xlv_bytes *c, void *data, size_t length)
+{
+    const uint8_t *p = step(c, length);
+
+    if (p)
+        memcpy(data, p, length);
+    else
+        memset(data, 0, length);
+}
+
+const uint8_t *xlv_get_view(struct xlv_bytes *c, size_t length)
+{
+    return step(c, length);
+}

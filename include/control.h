@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The control socket of xl-vtpmd: <run-dir>/control.sock, SOCK_SEQPACKET,
+ * mode 0600, peers checked by SO_PEERCRED.
+ *
+ * A message is one JSON object in UTF-8, at most XLV_CONTROL_REQUEST_MAX bytes
+ * towards the daemon and XLV_CONTROL_MESSAGE_MAX from it. The kernel bounds a
+ * packet by the sender's buffer (some 200 KB unless privileged), so a message
+ * travels in pieces: each packet is one byte, '+' (more of this message
+ * follows) or '.' (this is its last), and then 1 to XLV_CONTROL_PACKET_MAX - 1
+ * bytes of the JSON text. A peer that sends anything else is disconnected.
+ * libxl-vtpm/control.h has the code for both sides.
+ *
+ * One request, one reply, in turn, any number of times per connection:
+ *
+ *     -> {"call": "list"}
+ *     <- {"ok": true, "result": [...]}
+ *     <- {"ok": false, "code": "in use", "error": "sentence for people"}
+ *
+ * "code" is one of: not found, exists, invalid, in use, refused, damaged,
+ * wrong key, wrong owner, too new, failed. With "failed" a member "errno" holds
+ * the number where there is one.
+ *
+ * Calls and results (unknown members are ignored by both sides, unknown calls
+ * are an error "invalid"):
+ *     list                    array of instances, see "instance"
+ *     show   {uuid|number}    instance
+ *     create {uuid?, tpm_version?, label?}         instance
+ *     bind   {domain, devid?, uuid|number}         instance
+ *     unbind {domain, devid?}                      null
+ *     release {uuid|number}   instance; out of quarantine ("invalid" where it is not in)
+ *     check  {uuid?, domain?, devid?}              {rule, instance?, reason?}
+ *     status                  {version, pid, devices, instances, refusals: [...]}
+ *
+ * uuid, domain, label: strings; number, devid (0 where missing): integers;
+ * tpm_version: "1.2" or "2.0".
+ *
+ * check changes nothing. rule: "uuid", "binding", "assigned" (would become a
+ * new instance; "instance" then has tpm_version only) or "refused" ("reason"
+ * is a sentence). Without uuid: for a line that gives none, where libxl makes
+ * up one that nobody knows.
+ *
+ * instance: {number, uuid, tpm_version, life, created, last_used,
+ *            last_domain, last_domain_uuid, label, directory,
+ *            bindings: [{domain, devid, origin}],
+ *            device: null | {domid, devid, state, pid, generation, commands,
+ *                            commits, recovered, attached},
+ *            last_refusal: null | {time, domid, devid, reason}}
+ * life: "new", "ready", "quarantined". origin: "automatic" (made at the use of
+ * the instance) or "administrator" (by bind). Times are RFC 3339 in UTC or null.
+ *
+ * Where no daemon runs the command answers list, show, create, bind, unbind,
+ * release and check from the files itself, with "device" null.
+ */
+#ifndef XLV_CONTROL_H
+#define XLV_CONTROL_H
+
+#define XLV_CONTROL_SOCKET "control.sock"
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The contract between xl-vtpmd and a vtpm-backend process.
+ *
+ * xl-vtpmd starts `vtpm-backend` with one end of a SOCK_SEQPACKET socket pair
+ * as descriptor XLV_LAUNCH_FD and sends exactly one XLV_MSG_LAUNCH, which
+ * carries everything the process will ever need: what to serve, the keys, and
+ * the open files. The backend opens no file of ours by path, ever.
+ *
+ *   descriptors of a LAUNCH, in this order
+ *     0, 1  the two slots of the store; the daemon took flock(LOCK_EX) on
+ *           slot 0 before it sent it and then closes its own copy, so the lock
+ *           lives exactly as long as the backend: no lock file, nothing stale
+ *     2     the journal (serve only)
+ *     3     the listener (serve only): a bound SOCK_SEQPACKET socket; a restarted
+ *           daemon connects there and so finds which process serves the device
+ *           (SCM_CREDENTIALS of its first message, SO_PEERCRED until then). The
+ *           daemon listens on it before it sends it, so a refused connection
+ *           always means that nobody has it any more; the backend calls listen()
+ *           again, which makes SO_PEERCRED tell of it
+ *
+ *   backend                                    daemon
+ *                            <- LAUNCH         once, first
+ *     READY  ->                                serving (manufacture: committed)
+ *     FAILED ->                                why it cannot go on; it exits then
+ *                            <- QUERY          any time after READY
+ *     STATUS ->                                answer to QUERY
+ *                            <- STOP           finish the running command, close, exit
+ *     BYE    ->                                closed cleanly; it exits 0 then
+ *
+ * When the daemon goes away the backend serves on and waits at its listener;
+ * a new connection replaces the old one and starts with QUERY.
+ *
+ * Every message begins with struct xlv_msg_header. Both sides refuse a message
+ * of an unexpected type or of a wrong length: the daemon kills such a backend,
+ * the backend drops such a connection. Daemon and backend may be of different
+ * builds (upgrade under running guests), so a change of any layout here raises
+ * XLV_LAUNCH_VERSION, and a LAUNCH of another version is refused; QUERY,
+ * STATUS, STOP and BYE keep their layout for ever, and their receiver does not
+ * compare the version.
+ *
+ * FAILED may come at any time, also after READY. Its code XLV_E_TPM then means:
+ * one command of the guest ended this process again and again; it was answered
+ * with a TPM failure, the state is that before it, and a new process will serve
+ * on. How often that may happen before the instance is put in quarantine is the
+ * daemon's policy.
+ */
+#ifndef XLV_LAUNCH_H
+#define XLV_LAUNCH_H
+
+#include <stdint.h>
+
+#include "common/uuid.h"
+#include "include/limits.h"
+
+#define XLV_LAUNCH_FD 3
+#define XLV_LAUNCH_MAGIC 0x4d545658u /* "XVTM" */
+#define XLV_LAUNCH_VERSION 1u
+#define XLV_LAUNCH_FDS_MAX 4u
+
+#define XLV_KEY_SIZE 32u
+
+enum xlv_msg_type {
+    XLV_MSG_LAUNCH = 1,
+    XLV_MSG_READY = 2,
+    XLV_MSG_FAILED = 3,
+    XLV_MSG_QUERY = 4,
+    XLV_MSG_STATUS = 5,
+    XLV_MSG_STOP = 6,
+    XLV_MSG_BYE = 7,
+};
+
+struct xlv_msg_header {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t type; /* enum xlv_msg_type */
+};
+
+enum xlv_launch_mode {
+    XLV_LAUNCH_SERVE = 1,       /* serve a device */
+    XLV_LAUNCH_MANUFACTURE = 2, /* make a new TPM, commit it, exit; idempotent:
+                                   a store that holds a good state stays as it is */
+};
+
+/* values of the registry and of this message alike */
+enum xlv_tpm_version { XLV_TPM_1_2 = 12, XLV_TPM_2_0 = 20 };
+
+struct xlv_msg_launch {
+    struct xlv_msg_header h;
+    uint32_t mode;        /* enum xlv_launch_mode */
+    uint32_t tpm_version; /* enum xlv_tpm_version */
+    struct xlv_uuid uuid;
+    uint64_t instance;
+    /* the device (serve only) */
+    uint32_t domid, devid;
+    uint32_t ring_ref, event_channel; /* as the frontend wrote them; checked by the daemon
+                                         for range only: hostile otherwise */
+    uint32_t max_locality;            /* 0 to XLV_LOCALITY_MAX */
+    /* who to become after everything is open; 0: stay (not started as root) */
+    uint32_t uid, gid;
+    uint32_t log_level; /* enum xlv_log_level */
+    uint8_t instance_key[XLV_KEY_SIZE]; /* of the store, see docs/formats.md */
+    uint8_t journal_key[XLV_KEY_SIZE];
+};
+
+struct xlv_msg_simple { /* READY, QUERY, BYE */
+    struct xlv_msg_header h;
+};
+
+struct xlv_msg_failed {
+    struct xlv_msg_header h;
+    int32_t code;            /* error contract of common/error.h */
+    char text[XLV_TEXT_MAX]; /* for people, NUL-terminated; the daemon checks that */
+};
+
+enum xlv_stop_reason {
+    XLV_STOP_FRONTEND_CLOSED = 1, /* driver unloaded or reconnecting; the boot goes on */
+    XLV_STOP_DOMAIN_END = 2,      /* this boot of the domain is over: TPM2_Shutdown */
+    XLV_STOP_SUSPEND = 3,         /* the domain is being saved: keep the volatile state */
+};
+
+struct xlv_msg_stop {
+    struct xlv_msg_header h;
+    uint32_t reason; /* enum xlv_stop_reason */
+};
+
+struct xlv_msg_status {
+    struct xlv_msg_header h;
+    uint32_t tpm_version;
+    struct xlv_uuid uuid;
+    uint64_t instance;
+    uint32_t domid, devid, ring_ref, event_channel;
+    uint64_t generation; /* of the store */
+    uint64_t sequence;   /* commands executed in this boot of the domain */
+    uint64_t commits;    /* durable commits by this process */
+    uint64_t recovered;  /* 1: this process resumed the boot from the journal */
+};
+
+#endif

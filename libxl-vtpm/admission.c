@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* May this device have this instance: see admission.h. */
+#include "libxl-vtpm/admission.h"
+
+enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts)
+{
+    if (facts->resolved)
+        return XLV_WHY_UNRESOLVED;
+    if (facts->life == XLV_LIFE_QUARANTINED)
+        return XLV_WHY_QUARANTINED;
+    switch (facts->holder) {
+    case XLV_HOLDER_NONE:
+        return XLV_WHY_ADMITTED;
+    case XLV_HOLDER_CLOSING:
+        return XLV_WHY_WAITS;
+    case XLV_HOLDER_LIVE:
+        break;
+    }
+    /* refusing where nobody waits for the answer would only take a TPM away */
+    return facts->incoming || facts->past ? XLV_WHY_WAITS : XLV_WHY_IN_USE;
+}
+
+enum xlv_holder xlv_admission_holder(enum xlv_device_state state,
+                                     const struct xlv_device_view *view)
+{
+    switch (state) {
+    case XLV_DEVICE_CLOSING:
+    case XLV_DEVICE_HOLDING:
+    case XLV_DEVICE_CLOSED:
+    case XLV_DEVICE_ENDING:
+    case XLV_DEVICE_ENDING_HOLD:
+    case XLV_DEVICE_ENDED:
+    case XLV_DEVICE_FAILED:
+    case XLV_DEVICE_VANISHING:
+    case XLV_DEVICE_GONE:
+        return XLV_HOLDER_CLOSING;
+    default:
+        break;
+    }
+    if (!view->exists || !view->online || view->domain_dead || !view->frontend_exists ||
+        view->frontend == XLV_XENBUS_CLOSING || view->frontend == XLV_XENBUS_CLOSED)
+        return XLV_HOLDER_CLOSING;
+    return XLV_HOLDER_LIVE;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Admission: may this device have this instance? Pure, so that every case is a
+ * line in a test.
+ *
+ * An instance serves one device at a time. The second one is refused at once,
+ * where libxl still waits and its message reaches the administrator; it waits
+ * instead where the first is about to let go (the reboot overlap: the new
+ * domain appears while the old one closes) or is a migration's other half.
+ */
+#ifndef XLV_ADMISSION_H
+#define XLV_ADMISSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/error.h"
+#include "libxl-vtpm/device.h"
+#include "libxl-vtpm/registry.h"
+
+enum xlv_holder {
+    XLV_HOLDER_NONE,
+    XLV_HOLDER_CLOSING, /* on its way out */
+    XLV_HOLDER_LIVE,
+};
+
+struct xlv_admission {
+    int resolved; /* of the registry, or of reading the device's nodes */
+    enum xlv_life life;
+    enum xlv_holder holder;
+    bool incoming;  /* the domain is being received */
+    bool past;      /* libxl does not wait any more (found, or come back) */
+};
+
+enum xlv_admission_why {
+    XLV_WHY_ADMITTED,
+    XLV_WHY_WAITS,       /* admitted; the instance is not free yet */
+    XLV_WHY_UNRESOLVED,
+    XLV_WHY_QUARANTINED,
+    XLV_WHY_IN_USE,
+};
+
+enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts);
+
+/* Is a holder in this state on its way out, as seen in its last view? */
+enum xlv_holder xlv_admission_holder(enum xlv_device_state state,
+                                     const struct xlv_device_view *view);
+
+#endif

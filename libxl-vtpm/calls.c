@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The calls of the control socket: see calls.h. */
+#include "config.h"
+
+#include "libxl-vtpm/calls.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <time.h>
+
+#include <json-c/json.h>
+
+#include "libxl-vtpm/control.h"
+
+/* json-c takes ownership only on success; here it is taken always. */
+static bool add(struct json_object *object, const char *key, struct json_object *value)
+{
+    if (value && json_object_object_add(object, key, value) == 0)
+        return true;
+    json_object_put(value);
+    return false;
+}
+
+/* The same for a value where NULL is JSON null. */
+static bool add_or_null(struct json_object *object, const char *key, struct json_object *value)
+{
+    if (json_object_object_add(object, key, value) == 0)
+        return true;
+    json_object_put(value);
+    return false;
+}
+
+static int no_memory(struct xlv_error *e)
+{
+    return xlv_fail(e, -ENOMEM, "no memory for an answer");
+}
+
+struct json_object *xlv_json_time(int64_t seconds)
+{
+    time_t t = (time_t)seconds;
+    char text[40];
+    struct tm tm;
+
+    if (!seconds || !gmtime_r(&t, &tm) || !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
+        return NULL;
+    return json_object_new_string(text);
+}
+
+static int add_binding(const struct xlv_binding *binding, void *opaque)
+{
+    struct json_object *array = opaque, *json = json_object_new_object();
+
+    if (json && add(json, "domain", xlv_json_text(binding->domain_name)) &&
+        add(json, "devid", json_object_new_int((int)binding->devid)) &&
+        add(json, "origin", json_object_new_string(xlv_binding_origin_name(binding->origin))) &&
+        json_object_array_add(array, json) == 0)
+        return 0;
+    json_object_put(json);
+    return -ENOMEM;
+}
+
+int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instance *i,
+                         struct json_object **out, struct xlv_error *e)
+{
+    struct json_object *json = json_object_new_object(), *bindings = json_object_new_array();
+    char uuid[XLV_UUID_TEXT];
+    int rc = 0;
+
+    *out = NULL;
+    if (registry && bindings)
+        rc = xlv_registry_each_binding(registry, i->number, add_binding, bindings, e);
+    if (!rc && json &&
+        add(json, "number", json_object_new_int64((int64_t)i->number)) &&
+        add(json, "uuid", json_object_new_string(xlv_uuid_format(&i->uuid, uuid))) &&
+        add(json, "tpm_version", json_object_new_string(xlv_tpm_version_name(i->tpm_version))) &&
+        add(json, "life", json_object_new_string(xlv_life_name(i->life))) &&
+        add_or_null(json, "created", xlv_json_time(i->created_s)) &&
+        add_or_null(json, "last_used", xlv_json_time(i->last_used_s)) &&
+        add(json, "last_domain", xlv_json_text(i->last_domain_name)) &&
+        add(json, "last_domain_uuid", xlv_json_text(i->last_domain_uuid)) &&
+        add(json, "label", xlv_json_text(i->label)) &&
+        add(json, "directory", json_object_new_string(i->directory)) &&
+        add_or_null(json, "device", NULL) && add_or_null(json, "last_refusal", NULL)) {
+        if (add(json, "bindings", bindings)) {
+            *out = json;
+            return 0;
+        }
+        bindings = NULL;
+    }
+    json_object_put(bindings);
+    json_object_put(json);
+    return rc && rc != -ENOMEM ? rc : no_memory(e);
+}
+
+/*
+ * Arguments. A member that is null counts as missing.
+ */
+
+static int get(struct json_object *request, const char *key, enum json_type type, bool needed,
+               struct json_object **value, struct xlv_error *e)
+{
+    *value = NULL;
+    json_object_object_get_ex(request, key, value);
+    if (!*value)
+        return needed ? xlv_fail(e, XLV_E_INVALID, "the call lacks its \"%s\"", key) : 0;
+    if (!json_object_is_type(*value, type))
+        return xlv_fail(e, XLV_E_INVALID, "\"%s\" of the call is no %s", key,
+                        json_type_to_name(type));
+    return 0;
+}
+
+/* *text is borrowed from request; NULL where missing. */
+static int get_text(struct json_object *request, const char *key, bool needed, const char **text,
+                    struct xlv_error *e)
+{
+    struct json_object *value;
+    int rc = get(request, key, json_type_string, needed, &value, e);
+
+    *text = NULL;
+    if (rc || !value)
+        return rc;
+    *text = json_object_get_string(value);
+    if (strlen(*text) != (size_t)json_object_get_string_len(value))
+        return xlv_fail(e, XLV_E_INVALID, "\"%s\" of the call has a NUL in it", key);
+    return 0;
+}
+
+static int get_uuid(struct json_object *request, bool needed, struct xlv_uuid *uuid, bool *given,
+                    struct xlv_error *e)
+{
+    const char *text;
+    int rc = get_text(request, "uuid", needed, &text, e);
+
+    *given = text != NULL;
+    if (rc || !text)
+        return rc;
+    if (xlv_uuid_parse(uuid, text))
+        return xlv_fail(e, XLV_E_INVALID, "\"%.80s\" is no uuid", text);
+    return 0;
+}
+
+static int get_devid(struct json_object *request, unsigned *devid, struct xlv_error *e)
+{
+    struct json_object *value;
+    int rc = get(request, "devid", json_type_int, false, &value, e);
+
+    *devid = 0;
+    if (rc || !value)
+        return rc;
+    if (json_object_get_int64(value) < 0 || json_object_get_int64(value) > (int64_t)XLV_DEVID_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "a device number is from 0 to %u", XLV_DEVID_MAX);
+    *devid = (unsigned)json_object_get_int64(value);
+    return 0;
+}
+
+static int get_instance(const struct xlv_calls *c, struct json_object *request,
+                        struct xlv_instance *instance, struct xlv_error *e)
+{
+    struct json_object *number;
+    struct xlv_uuid uuid;
+    bool given;
+    int rc = get_uuid(request, false, &uuid, &given, e);
+
+    if (!rc && !given)
+        rc = get(request, "number", json_type_int, true, &number, e);
+    if (rc)
+        return rc;
+    if (!c->registry)
+        return xlv_fail(e, XLV_E_NOT_FOUND, "there is no instance yet");
+    if (given)
+        return xlv_registry_get(c->registry, &uuid, instance, e);
+    if (json_object_get_int64(number) < 1)
+        return xlv_fail(e, XLV_E_NOT_FOUND, "instances are numbered from 1");
+    return xlv_registry_get_number(c->registry, (uint64_t)json_object_get_int64(number), instance,
+                                   e);
+}
+
+static int full_json(const struct xlv_calls *c, const struct xlv_instance *instance,
+                     struct json_object **json, struct xlv_error *e)
+{
+    int rc = xlv_instance_to_json(c->registry, instance, json, e);
+
+    if (!rc && c->decorate)
+        rc = c->decorate(instance, *json, c->opaque, e);
+    if (rc) {
+        json_object_put(*json);
+        *json = NULL;
+    }
+    return rc;
+}
+
+/*
+ * The calls: result to *result, which may stay NULL (null).
+ */
+
+struct list {
+    const struct xlv_calls *calls;
+    struct json_object *array;
+    struct xlv_error *e;
+};
+
+static int list_one(const struct xlv_instance *instance, void *opaque)
+{
+    struct list *list = opaque;
+    struct json_object *json;
+    int rc = full_json(list->calls, instance, &json, list->e);
+
+    if (!rc && json_object_array_add(list->array, json) != 0) {
+        json_object_put(json);
+        rc = no_memory(list->e);
+    }
+    return rc;
+}
+
+static int call_list(const struct xlv_calls *c, struct json_object *request,
+                     struct json_object **result, struct xlv_error *e)
+{
+    struct list list = { .calls = c, .array = json_object_new_array(), .e = e };
+    int rc = 0;
+
+    (void)request;
+    if (!list.array)
+        return no_memory(e);
+    if (c->registry)
+        rc = xlv_registry_each(c->registry, list_one, &list, e);
+    if (rc)
+        json_object_put(list.array);
+    else
+        *result = list.array;
+    return rc;
+}
+
+static int call_show(const struct xlv_calls *c, struct json_object *request,
+                     struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    int rc = get_instance(c, request, &instance, e);
+
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+static int need_registry(const struct xlv_calls *c, struct xlv_error *e)
+{
+    return c->registry ? 0 : xlv_fail(e, XLV_E_NOT_FOUND, "there is no registry yet");
+}
+
+static int call_create(const struct xlv_calls *c, struct json_object *request,
+                       struct json_object **result, struct xlv_error *e)
+{
+    enum xlv_tpm_version version = c->settings->default_tpm_version;
+    struct xlv_instance instance;
+    const char *word, *label;
+    struct xlv_uuid uuid;
+    bool given;
+    int rc = get_uuid(request, false, &uuid, &given, e);
+
+    if (!rc)
+        rc = get_text(request, "tpm_version", false, &word, e);
+    if (!rc)
+        rc = get_text(request, "label", false, &label, e);
+    if (!rc && word) {
+        if (!strcmp(word, "1.2"))
+            version = XLV_TPM_1_2;
+        else if (!strcmp(word, "2.0"))
+            version = XLV_TPM_2_0;
+        else
+            rc = xlv_fail(e, XLV_E_INVALID, "\"%.80s\" is no TPM version; there are 1.2 and 2.0",
+                          word);
+    }
+    if (!rc)
+        rc = need_registry(c, e);
+    if (rc)
+        return rc;
+    if (!given)
+        xlv_uuid_generate(&uuid);
+    rc = xlv_registry_create(c->registry, &uuid, version, label, &instance, e);
+    if (!rc && c->created)
+        rc = c->created(&instance, c->opaque, e);
+    /* what created() did may show */
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+static int call_bind(const struct xlv_calls *c, struct json_object *request,
+                     struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    const char *domain;
+    unsigned devid;
+    int rc = get_text(request, "domain", true, &domain, e);
+
+    if (!rc)
+        rc = get_devid(request, &devid, e);
+    if (!rc)
+        rc = get_instance(c, request, &instance, e);
+    if (!rc)
+        rc = xlv_registry_bind(c->registry, instance.number, domain, devid, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+static int call_unbind(const struct xlv_calls *c, struct json_object *request,
+                       struct json_object **result, struct xlv_error *e)
+{
+    const char *domain;
+    unsigned devid;
+    int rc = get_text(request, "domain", true, &domain, e);
+
+    (void)result;
+    if (!rc)
+        rc = get_devid(request, &devid, e);
+    if (!rc)
+        rc = need_registry(c, e);
+    return rc ? rc : xlv_registry_unbind(c->registry, domain, devid, e);
+}
+
+/*
+ * Out of quarantine, as NEW and not as READY: it may have been put there before
+ * its TPM was made, and manufacture leaves a store that holds a state as it is.
+ */
+static int call_release(const struct xlv_calls *c, struct json_object *request,
+                        struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    int rc = get_instance(c, request, &instance, e);
+
+    if (!rc && instance.life != XLV_LIFE_QUARANTINED)
+        rc = xlv_fail(e, XLV_E_INVALID, "instance %llu is not quarantined but %s",
+                      (unsigned long long)instance.number, xlv_life_name(instance.life));
+    if (!rc)
+        rc = xlv_registry_set_life(c->registry, instance.number, XLV_LIFE_NEW, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    if (!rc && c->created)
+        rc = c->created(&instance, c->opaque, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+/* What becomes of a device that nothing is known about. */
+static int preview(const struct xlv_calls *c, const struct xlv_lookup *lookup,
+                   struct xlv_instance *instance, enum xlv_rule *rule, struct xlv_error *e)
+{
+    if (c->registry)
+        return xlv_registry_preview(c->registry, lookup, instance, rule, e);
+    if (lookup->unknown_uuid == XLV_UNKNOWN_UUID_REFUSE)
+        return xlv_fail(e, XLV_E_REFUSED,
+                        "there is no instance yet, and unknown-uuid = refuse; make one with "
+                        "xl-vtpm create");
+    *rule = XLV_RULE_ASSIGNED;
+    *instance = (struct xlv_instance){ .tpm_version = lookup->default_version };
+    return 0;
+}
+
+static int call_check(const struct xlv_calls *c, struct json_object *request,
+                      struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_lookup lookup = {
+        .unknown_uuid = c->settings->unknown_uuid,
+        .default_version = c->settings->default_tpm_version,
+    };
+    struct json_object *json, *shown = NULL;
+    struct xlv_error why = XLV_ERROR_INIT;
+    struct xlv_instance instance;
+    enum xlv_rule rule;
+    bool given, ok;
+    int rc = get_uuid(request, false, &lookup.uuid, &given, e);
+
+    if (!rc)
+        rc = get_text(request, "domain", false, &lookup.domain_name, e);
+    if (!rc)
+        rc = get_devid(request, &lookup.devid, e);
+    if (rc)
+        return rc;
+    json = json_object_new_object();
+    if (!json)
+        return no_memory(e);
+    rc = preview(c, &lookup, &instance, &rule, &why);
+    if (rc == XLV_E_REFUSED) {
+        rc = 0;
+        ok = add(json, "rule", json_object_new_string("refused")) &&
+             add(json, "reason", xlv_json_text(why.text));
+    } else if (rc) {
+        xlv_fail(e, rc, "%s", why.text);
+        ok = true;
+    } else {
+        if (rule == XLV_RULE_ASSIGNED) {
+            shown = json_object_new_object();
+            ok = shown && add(shown, "tpm_version", json_object_new_string(xlv_tpm_version_name(
+                                                        instance.tpm_version)));
+        } else {
+            rc = full_json(c, &instance, &shown, e);
+            ok = true;
+        }
+        ok = ok && (rc || (add(json, "rule", json_object_new_string(xlv_rule_name(rule))) &&
+                           add(json, "instance", json_object_get(shown))));
+        json_object_put(shown);
+    }
+    if (!ok)
+        rc = no_memory(e);
+    if (rc)
+        json_object_put(json);
+    else
+        *result = json;
+    return rc;
+}
+
+static int call_status(const struct xlv_calls *c, struct json_object *request,
+                       struct json_object **result, struct xlv_error *e)
+{
+    (void)request;
+    if (!c->status)
+        return xlv_fail(e, XLV_E_NOT_FOUND, "xl-vtpmd does not run; start it with systemctl start "
+                                            "xl-vtpmd");
+    return c->status(result, c->opaque, e);
+}
+
+static const struct {
+    const char *name;
+    int (*answer)(const struct xlv_calls *c, struct json_object *request,
+                  struct json_object **result, struct xlv_error *e);
+} table[] = {
+    { "list", call_list },     { "show", call_show },   { "create", call_create },
+    { "bind", call_bind },     { "unbind", call_unbind }, { "check", call_check },
+    { "status", call_status }, { "release", call_release },
+};
+
+struct json_object *xlv_calls_answer(const struct xlv_calls *calls, struct json_object *request)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct json_object *result = NULL;
+    const char *name;
+    int rc = get_text(request, "call", true, &name, &e);
+
+    if (!rc) {
+        size_t i = 0;
+
+        while (i < sizeof(table) / sizeof(table[0]) && strcmp(name, table[i].name))
+            i++;
+        rc = i < sizeof(table) / sizeof(table[0])
+                 ? table[i].answer(calls, request, &result, &e)
+                 : xlv_fail(&e, XLV_E_INVALID, "there is no call \"%.80s\"", name);
+    }
+    return rc ? xlv_control_error(rc, &e) : xlv_control_ok(result);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The client half of the control socket: see client.h. */
+#include "config.h"
+
+#include "libxl-vtpm/client.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <json-c/json.h>
+
+#include "common/fd.h"
+#include "include/control.h"
+#include "libxl-vtpm/calls.h"
+#include "libxl-vtpm/control.h"
+
+/* Making a TPM 1.2 with its keys takes seconds on a slow machine. */
+#define TIMEOUT_S 60
+
+struct xlv_client {
+    const struct xlv_settings *settings;
+    int socket; /* -1: offline */
+    struct xlv_control_in in;
+    struct xlv_control_out out;
+    struct xlv_registry *registry; /* offline; NULL until there is one */
+};
+
+/* 0 and a connected socket, XLV_E_NOT_FOUND: nobody listens. */
+static int dial(const struct xlv_settings *settings, int *out, struct xlv_error *e)
+{
+    const struct timeval timeout = { .tv_sec = TIMEOUT_S };
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd XLV_CLOSE = -1;
+
+    if (strlen(settings->run_dir) + sizeof("/" XLV_CONTROL_SOCKET) > sizeof(address.sun_path))
+        return xlv_fail(e, XLV_E_INVALID, "run-dir %s is too long for a socket", settings->run_dir);
+    strcpy(stpcpy(address.sun_path, settings->run_dir), "/" XLV_CONTROL_SOCKET);
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return xlv_fail(e, -errno, "no socket can be made: %s", strerror(errno));
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0)
+        return xlv_fail(e, -errno, "no time limit can be set on a socket: %s", strerror(errno));
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        /* ECONNREFUSED: the socket of a daemon that is gone */
+        if (errno == ENOENT || errno == ECONNREFUSED)
+            return xlv_fail(e, XLV_E_NOT_FOUND,
+                            "xl-vtpmd does not run (nobody listens at %s); start it with "
+                            "systemctl start xl-vtpmd",
+                            address.sun_path);
+        return xlv_fail(e, -errno, "xl-vtpmd cannot be reached at %s: %s%s", address.sun_path,
+                        strerror(errno), errno == EACCES ? "; are you root?" : "");
+    }
+    *out = fd;
+    fd = -1;
+    return 0;
+}
+
+int xlv_client_new(struct xlv_client **out, const struct xlv_settings *settings,
+                   enum xlv_client_mode mode, struct xlv_error *e)
+{
+    struct xlv_client *client = calloc(1, sizeof(*client));
+    int rc = 0;
+
+    *out = NULL;
+    if (!client)
+        return xlv_fail(e, -ENOMEM, "no memory");
+    client->settings = settings;
+    client->socket = -1;
+    xlv_control_in_init(&client->in, XLV_CONTROL_MESSAGE_MAX);
+    if (mode != XLV_CLIENT_OFFLINE) {
+        struct xlv_error why = XLV_ERROR_INIT;
+
+        rc = dial(settings, &client->socket, &why);
+        if (rc == XLV_E_NOT_FOUND && mode == XLV_CLIENT_EITHER)
+            rc = 0;
+        if (rc)
+            xlv_fail(e, rc, "%s", why.text);
+    }
+    if (rc)
+        xlv_client_free(client);
+    else
+        *out = client;
+    return rc;
+}
+
+void xlv_client_free(struct xlv_client *client)
+{
+    if (!client)
+        return;
+    xlv_close(&client->socket);
+    xlv_control_in_deinit(&client->in);
+    xlv_control_out_deinit(&client->out);
+    xlv_registry_close(client->registry);
+    free(client);
+}
+
+bool xlv_client_online(const struct xlv_client *client)
+{
+    return client->socket >= 0;
+}
+
+static int ask(struct xlv_client *client, struct json_object *request, struct json_object **reply,
+               struct xlv_error *e)
+{
+    int rc = xlv_control_out_put(&client->out, request, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_control_send(client->socket, &client->out);
+    if (!rc)
+        rc = xlv_control_receive(client->socket, &client->in, reply, e);
+    if (!rc)
+        return 0;
+    if (rc == -EAGAIN)
+        rc = xlv_fail(e, -ETIMEDOUT,
+                      "xl-vtpmd gave no answer within %d s; it may still carry this out",
+                      TIMEOUT_S);
+    else if (rc == XLV_E_GONE || rc == -EPIPE || rc == -ECONNRESET)
+        rc = xlv_fail(e, XLV_E_GONE,
+                      "xl-vtpmd closed the connection without an answer; its log says why "
+                      "(journalctl -u xl-vtpmd)");
+    else
+        xlv_fail(e, rc, "talking to xl-vtpmd failed: %s", xlv_strerror(rc));
+    /* an answer that comes later would be taken for that of the next call */
+    shutdown(client->socket, SHUT_RDWR);
+    return rc;
+}
+
+static int answer_here(struct xlv_client *client, struct json_object *request,
+                       struct json_object **reply, struct xlv_error *e)
+{
+    struct xlv_calls calls = { .settings = client->settings };
+    struct json_object *call;
+    int rc;
+
+    if (!client->registry) {
+        bool create = json_object_object_get_ex(request, "call", &call) &&
+                      json_object_is_type(call, json_type_string) &&
+                      !strcmp(json_object_get_string(call), "create");
+        struct xlv_error why = XLV_ERROR_INIT;
+
+        rc = xlv_registry_open(&client->registry, client->settings->state_dir, create, &why);
+        if (rc && (create || rc != XLV_E_NOT_FOUND))
+            return xlv_fail(e, rc, "%s", why.text);
+    }
+    calls.registry = client->registry;
+    *reply = xlv_calls_answer(&calls, request);
+    return *reply ? 0 : xlv_fail(e, -ENOMEM, "no memory for an answer");
+}
+
+int xlv_client_call(struct xlv_client *client, struct json_object *request,
+                    struct json_object **result, struct xlv_error *e)
+{
+    struct json_object *reply = NULL, *borrowed;
+    int rc;
+
+    *result = NULL;
+    rc = xlv_client_online(client) ? ask(client, request, &reply, e)
+                                   : answer_here(client, request, &reply, e);
+    if (rc)
+        return rc;
+    rc = xlv_control_result(reply, &borrowed, e);
+    if (!rc)
+        *result = json_object_get(borrowed);
+    json_object_put(reply);
+    return rc;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Asks xl-vtpmd over its control socket; where no daemon runs, answers from
+ * the registry's files itself. The caller need not know which.
+ */
+#ifndef XLV_CLIENT_H
+#define XLV_CLIENT_H
+
+#include <stdbool.h>
+
+#include "common/error.h"
+#include "libxl-vtpm/settings.h"
+
+struct json_object;
+struct xlv_client;
+
+enum xlv_client_mode {
+    XLV_CLIENT_EITHER,  /* the daemon if it runs, else the files */
+    XLV_CLIENT_DAEMON,  /* the daemon only: XLV_E_NOT_FOUND where none runs */
+    XLV_CLIENT_OFFLINE, /* the files only; safe beside a daemon too */
+};
+
+/* settings are borrowed and must outlive the client. Connects. */
+int xlv_client_new(struct xlv_client **out, const struct xlv_settings *settings,
+                   enum xlv_client_mode mode, struct xlv_error *e);
+void xlv_client_free(struct xlv_client *client);
+
+/* Whether a daemon answers. */
+bool xlv_client_online(const struct xlv_client *client);
+
+/*
+ * One call: request (include/control.h) stays the caller's; *result is the
+ * caller's, NULL for null. An error is what the other side gave, or:
+ * XLV_E_GONE: the daemon went away in the middle, -ETIMEDOUT: no answer within
+ * a minute; in both cases the call may have been carried out.
+ */
+int xlv_client_call(struct xlv_client *client, struct json_object *request,
+                    struct json_object **result, struct xlv_error *e);
+
+#endif

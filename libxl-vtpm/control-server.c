@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The server half of the control socket: see control-server.h. */
+#include "config.h"
+
+#include "libxl-vtpm/control-server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+#include "common/log.h"
+#include "include/control.h"
+#include "libxl-vtpm/control.h"
+
+#define TEMPORARY ".control.sock.new"
+
+struct client {
+    struct client *next, *previous;
+    struct xlv_control_server *server;
+    int fd;
+    sd_event_source *source;
+    struct xlv_control_in in;
+    struct xlv_control_out out;
+    struct json_object *waiting; /* its answer needs figures that are being collected */
+    bool refreshing;
+};
+
+struct xlv_control_server {
+    struct xlv_daemon *daemon;
+    sd_event *event;
+    int fd, dirfd;
+    sd_event_source *source;
+    struct client *clients;
+    unsigned count;
+};
+
+static void client_free(struct client *c)
+{
+    struct xlv_control_server *s = c->server;
+
+    if (c->refreshing)
+        xlv_daemon_refresh_cancel(s->daemon, c);
+    sd_event_source_disable_unref(c->source);
+    xlv_close(&c->fd);
+    xlv_control_in_deinit(&c->in);
+    xlv_control_out_deinit(&c->out);
+    json_object_put(c->waiting);
+    if (c->next)
+        c->next->previous = c->previous;
+    if (c->previous)
+        c->previous->next = c->next;
+    else
+        s->clients = c->next;
+    s->count--;
+    free(c);
+}
+
+static int want(struct client *c)
+{
+    uint32_t events = 0;
+
+    /* one request at a time: what comes meanwhile waits in the socket */
+    if (xlv_control_out_pending(&c->out))
+        events = EPOLLOUT;
+    else if (!c->waiting)
+        events = EPOLLIN;
+    return sd_event_source_set_io_events(c->source, events);
+}
+
+/* 0, or the client has to go. */
+static int reply(struct client *c, struct json_object *request)
+{
+    struct json_object *answer = xlv_calls_answer(xlv_daemon_calls(c->server->daemon), request);
+    struct xlv_error e = XLV_ERROR_INIT;
+    int rc;
+
+    if (!answer)
+        return -ENOMEM;
+    rc = xlv_control_out_put(&c->out, answer, &e);
+    json_object_put(answer);
+    if (rc == XLV_E_INVALID) {
+        answer = xlv_control_error(rc, &e);
+        rc = answer ? xlv_control_out_put(&c->out, answer, NULL) : -ENOMEM;
+        json_object_put(answer);
+    }
+    if (rc)
+        return rc;
+    rc = xlv_control_send(c->fd, &c->out);
+    return rc == -EAGAIN ? 0 : rc;
+}
+
+static void on_refreshed(void *opaque)
+{
+    struct client *c = opaque;
+    struct json_object *request = c->waiting;
+    int rc;
+
+    c->refreshing = false;
+    c->waiting = NULL;
+    rc = reply(c, request);
+    json_object_put(request);
+    if (rc || want(c) < 0)
+        client_free(c);
+}
+
+/* Do the figures of running backends belong into the answer? */
+static bool shows_figures(struct json_object *request)
+{
+    struct json_object *call;
+    const char *name;
+
+    if (!json_object_object_get_ex(request, "call", &call) ||
+        !json_object_is_type(call, json_type_string))
+        return false;
+    name = json_object_get_string(call);
+    return !strcmp(name, "list") || !strcmp(name, "show");
+}
+
+static int take(struct client *c)
+{
+    struct json_object *request;
+    struct xlv_error e = XLV_ERROR_INIT;
+    int rc = xlv_control_receive(c->fd, &c->in, &request, &e);
+
+    if (rc == XLV_E_INVALID) {
+        struct json_object *answer = xlv_control_error(rc, &e);
+
+        /* it gets told, and then is cut off */
+        if (answer && xlv_control_out_put(&c->out, answer, NULL) == 0)
+            (void)xlv_control_send(c->fd, &c->out);
+        json_object_put(answer);
+        return rc;
+    }
+    if (rc)
+        return rc;
+    if (shows_figures(request) && xlv_daemon_refresh(c->server->daemon, on_refreshed, c) == 0) {
+        c->waiting = request;
+        c->refreshing = true;
+        return 0;
+    }
+    rc = reply(c, request);
+    json_object_put(request);
+    return rc;
+}
+
+static int on_client(sd_event_source *source, int fd, uint32_t revents, void *opaque)
+{
+    struct client *c = opaque;
+    int rc = 0;
+
+    (void)source;
+    (void)fd;
+    if (xlv_control_out_pending(&c->out))
+        rc = xlv_control_send(c->fd, &c->out);
+    else if (revents & EPOLLIN && !c->waiting)
+        rc = take(c);
+    else if (revents & (EPOLLHUP | EPOLLERR))
+        rc = XLV_E_GONE;
+    if (rc == -EAGAIN)
+        rc = 0;
+    if (rc || want(c) < 0)
+        client_free(c);
+    return 0;
+}
+
+static int on_accept(sd_event_source *source, int listener, uint32_t revents, void *opaque)
+{
+    static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
+    struct xlv_control_server *s = opaque;
+    struct ucred cred;
+    socklen_t size = sizeof(cred);
+    struct client *c;
+    int fd XLV_CLOSE = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    (void)source;
+    (void)revents;
+    if (fd < 0)
+        return 0;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0 ||
+        (cred.uid != 0 && cred.uid != geteuid())) {
+        if (xlv_ratelimit_pass(&limit))
+            xlv_log(XLV_LOG_WARNING, "a client of uid %u was turned away from the control socket",
+                    (unsigned)cred.uid);
+        return 0;
+    }
+    if (s->count >= XLV_CONTROL_CLIENTS_MAX) {
+        if (xlv_ratelimit_pass(&limit))
+            xlv_log(XLV_LOG_WARNING, "a client was turned away: %u are connected", s->count);
+        return 0;
+    }
+    c = calloc(1, sizeof(*c));
+    if (!c)
+        return 0;
+    c->server = s;
+    c->fd = fd;
+    fd = -1;
+    xlv_control_in_init(&c->in, XLV_CONTROL_REQUEST_MAX);
+    c->next = s->clients;
+    if (c->next)
+        c->next->previous = c;
+    s->clients = c;
+    s->count++;
+    if (sd_event_add_io(s->event, &c->source, c->fd, EPOLLIN, on_client, c) < 0)
+        client_free(c);
+    return 0;
+}
+
+int xlv_control_server_new(struct xlv_control_server **out, sd_event *event,
+                           struct xlv_daemon *daemon, const char *run_dir, struct xlv_error *e)
+{
+    struct xlv_control_server *s = calloc(1, sizeof(*s));
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int rc;
+
+    *out = NULL;
+    if (!s)
+        return xlv_fail(e, -ENOMEM, "no memory for the control socket");
+    s->event = event;
+    s->daemon = daemon;
+    s->fd = -1;
+    s->dirfd = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->dirfd < 0) {
+        rc = xlv_fail(e, -errno, "cannot open the directory %s: %s", run_dir, strerror(errno));
+        goto fail;
+    }
+    /* by the descriptor: a long run-dir would not fit an address */
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", s->dirfd,
+             TEMPORARY);
+    (void)unlinkat(s->dirfd, TEMPORARY, 0);
+    s->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->fd < 0 || fchmod(s->fd, 0600) < 0 ||
+        bind(s->fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(s->fd, 16) < 0 ||
+        renameat(s->dirfd, TEMPORARY, s->dirfd, XLV_CONTROL_SOCKET) < 0) {
+        rc = xlv_fail(e, -errno, "cannot make the control socket %s/%s: %s", run_dir,
+                      XLV_CONTROL_SOCKET, strerror(errno));
+        goto fail;
+    }
+    rc = sd_event_add_io(event, &s->source, s->fd, EPOLLIN, on_accept, s);
+    if (rc < 0) {
+        xlv_fail(e, rc, "cannot watch the control socket: %s", strerror(-rc));
+        goto fail;
+    }
+    *out = s;
+    return 0;
+fail:
+    xlv_close(&s->fd);
+    xlv_close(&s->dirfd);
+    free(s);
+    return rc;
+}
+
+void xlv_control_server_free(struct xlv_control_server *s)
+{
+    if (!s)
+        return;
+    while (s->clients)
+        client_free(s->clients);
+    (void)unlinkat(s->dirfd, XLV_CONTROL_SOCKET, 0);
+    sd_event_source_disable_unref(s->source);
+    xlv_close(&s->fd);
+    xlv_close(&s->dirfd);
+    free(s);
+}

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One device of the daemon: may it be served, by which process, and what its
+ * next step does. The steps themselves are the table of device.h.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "libxl-vtpm/admission.h"
+#include "libxl-vtpm/daemon-internal.h"
+
+/* How long the frontend of a device that ends may take to reach 6; libxl waits 10 s. */
+#define HOLD_US (3 * 1000 * 1000ull)
+
+/* Driver domain: libxl has to see the 6 before our directory goes; it waits 10 s for that. */
+#define LEAF_US (1000 * 1000ull)
+
+/* For the command that runs, before the process is killed. Losing is safe (journal). */
+#define STOP_END_US (3 * 1000 * 1000ull)
+#define STOP_CLOSE_US (5 * 1000 * 1000ull)
+
+/* Processes that one frontend may cause in a row, by new rings or by closing and coming
+ * back; then it waits. A driver that is reloaded by hand or by a test stays below. */
+#define CONNECTS_BURST 20u
+#define CONNECTS_WINDOW_US (10 * 1000 * 1000ull)
+#define CONNECTS_PAUSE_US (2 * 1000 * 1000ull)
+
+void xlv_dev_push(struct device *d, enum xlv_device_event event)
+{
+    if (d->nevents == EVENTS_MAX) {
+        xlv_log_about(&d->subject, XLV_LOG_ERROR, "event %s lost: too many at once",
+                      xlv_device_event_name(event));
+        return;
+    }
+    d->events[d->nevents++] = event;
+    xlv_dev_mark(d, false);
+}
+
+/* --- admission --- */
+
+/* The sentence for the administrator; longer text is cut. */
+static void __attribute__((format(printf, 2, 3))) explain(struct device *d, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(d->reason, sizeof(d->reason), fmt, ap);
+    va_end(ap);
+}
+
+static void note_refusal(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_refusal *r = &m->refusals[m->next_refusal++ % REFUSALS_KEPT];
+
+    r->time_s = time(NULL);
+    r->domid = d->domid;
+    r->devid = d->devid;
+    snprintf(r->reason, sizeof(r->reason), "%s", d->reason);
+    if (d->slot)
+        d->slot->refusal = *r;
+}
+
+/* Finds the instance; *result is what admission is told. False: try again later. */
+bool xlv_dev_resolve(struct device *d, int *result, struct xlv_error *e)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_lookup lookup;
+    struct xlv_instance instance;
+    struct xlv_slot *slot = NULL;
+    enum xlv_rule rule;
+    int rc;
+
+    d->subject.uuid = NULL;
+    d->subject.instance = 0;
+    rc = xlv_dev_identify(d, e);
+    if (rc == XLV_E_GONE) {
+        xlv_daemon_lost(m);
+        return false;
+    }
+    if (rc == XLV_E_NOT_FOUND || (rc < 0 && !e->text[0])) {
+        /* the directory goes while we read it, or xenstored is short of something */
+        xlv_dev_look_later(d);
+        return false;
+    }
+    if (rc) {
+        *result = rc;
+        return true;
+    }
+    d->subject.uuid = &d->uuid;
+    lookup = (struct xlv_lookup){
+        .uuid = d->uuid,
+        .domain_name = d->domain_name,
+        .devid = d->devid,
+        .unknown_uuid = m->settings->unknown_uuid,
+        .default_version = m->settings->default_tpm_version,
+    };
+    rc = xlv_registry_resolve(m->registry, &lookup, &instance, &rule, e);
+    if (!rc)
+        rc = xlv_instances_slot(m->instances, &instance, &slot, e);
+    if (!rc) {
+        if (d->slot && d->slot != slot && d->claim.slot)
+            xlv_claim_release(m->instances, &d->claim);
+        d->slot = slot;
+        d->subject.uuid = &slot->info.uuid;
+        d->subject.instance = slot->number;
+        if (rule != XLV_RULE_UUID)
+            xlv_log_about(&d->subject, XLV_LOG_NOTICE,
+                          "instance %" PRIu64 " for domain %s by rule: %s", slot->number,
+                          xlv_dev_domain(d), xlv_rule_name(rule));
+    }
+    *result = rc;
+    return true;
+}
+
+struct device *xlv_dev_of_claim(struct xlv_claim *claim)
+{
+    return claim ? (struct device *)((char *)claim - offsetof(struct device, claim)) : NULL;
+}
+
+static void decide(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_admission facts = { .incoming = false };
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct device *holder = NULL;
+    enum xlv_admission_why why;
+
+    if (!m->xs || !xlv_dev_resolve(d, &facts.resolved, &e))
+        return;
+    facts.incoming = d->incoming;
+    facts.past = d->found || d->came_back;
+    if (!facts.resolved) {
+        facts.life = d->slot->info.life;
+        holder = xlv_dev_of_claim(d->slot->holder);
+        if (holder && holder != d) {
+            facts.holder = xlv_admission_holder(holder->state, &holder->view);
+            /* what says that it closes may wait in the queue behind us */
+            if (facts.holder == XLV_HOLDER_LIVE && xlv_dev_look_at(holder) == 0) {
+                facts.holder = xlv_admission_holder(holder->state, &holder->view);
+                xlv_dev_mark(holder, true);
+            }
+        }
+    }
+    why = xlv_admission_decide(&facts);
+    switch (why) {
+    case XLV_WHY_ADMITTED:
+    case XLV_WHY_WAITS:
+        if (why == XLV_WHY_WAITS)
+            xlv_log_about(
+                &d->subject, XLV_LOG_NOTICE,
+                "domain %s waits for its instance, which domain %s (%u), device %u, still "
+                "has",
+                xlv_dev_domain(d), xlv_dev_domain(holder), holder->domid, holder->devid);
+        if (d->found && d->written >= XLV_XENBUS_INIT_WAIT && d->written < XLV_XENBUS_CLOSING) {
+            xlv_dev_write_nodes(d);
+            xlv_dev_push(d, XLV_EVENT_ADMIT_FOUND);
+        } else {
+            xlv_dev_push(d, XLV_EVENT_ADMIT);
+        }
+        return;
+    case XLV_WHY_QUARANTINED:
+        d->told = "its instance is quarantined";
+        explain(d,
+                "domain %s gets no TPM: instance %" PRIu64 " is quarantined after failures; look "
+                "into the log for the cause, mend it, then `xl-vtpm release %" PRIu64 "`",
+                xlv_dev_domain(d), d->slot->number, d->slot->number);
+        break;
+    case XLV_WHY_IN_USE:
+        d->told = "its instance is in use";
+        explain(d,
+                "domain %s gets no TPM: instance %" PRIu64 " is in use by domain %s (%u), device "
+                "%u; shut that domain down, or give this one another uuid",
+                xlv_dev_domain(d), d->slot->number, xlv_dev_domain(holder), holder->domid,
+                holder->devid);
+        break;
+    case XLV_WHY_UNRESOLVED:
+        d->told = facts.resolved == XLV_E_REFUSED ? "its uuid is not known here"
+                                                  : "no instance could be found";
+        explain(d, "domain %s gets no TPM: %s", xlv_dev_domain(d),
+                e.text[0] ? e.text : xlv_strerror(facts.resolved));
+        break;
+    }
+    note_refusal(d);
+    xlv_log_about(&d->subject, XLV_LOG_ERROR, "%s", d->reason);
+    /* where libxl does not wait for the answer, deleting the state would only confuse it */
+    xlv_dev_push(d, facts.past ? XLV_EVENT_FATAL : XLV_EVENT_REFUSE);
+}
+
+void xlv_dev_granted(struct xlv_claim *claim)
+{
+    struct device *d = xlv_dev_of_claim(claim);
+
+    if (d->state == XLV_DEVICE_WAITING)
+        xlv_dev_push(d, XLV_EVENT_CLAIMED);
+}
+
+void xlv_dev_denied(struct xlv_claim *claim, const char *text)
+{
+    struct device *d = xlv_dev_of_claim(claim);
+
+    if (d->state != XLV_DEVICE_WAITING)
+        return;
+    d->told = "its TPM cannot be used";
+    explain(d, "domain %s gets no TPM: %s", xlv_dev_domain(d), text);
+    note_refusal(d);
+    xlv_log_about(&d->subject, XLV_LOG_ERROR, "%s", d->reason);
+    xlv_dev_push(d, XLV_EVENT_FATAL);
+}
+
+/* --- its process --- */
+
+static void on_child_ready(struct xlv_child *child, void *opaque)
+{
+    struct device *d = opaque;
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_error e = XLV_ERROR_INIT;
+
+    d->attached_s = time(NULL);
+    xlv_log_about(&d->subject, XLV_LOG_NOTICE,
+                  "domain %s is served by process %ld (ring %u, event channel %u)",
+                  xlv_dev_domain(d), (long)xlv_child_pid(child), d->served.ring.ring_ref,
+                  d->served.ring.event_channel);
+    xlv_dev_push(d, XLV_EVENT_READY);
+    xlv_dev_run(d);
+    /* once per connection: a process that follows a killed one is no new use */
+    if (d->noted_use)
+        return;
+    d->noted_use = true;
+    if (xlv_registry_used(m->registry, d->slot->number, d->domain_name,
+                          d->domain_uuid[0] ? d->domain_uuid : NULL, &e))
+        xlv_log_about(&d->subject, XLV_LOG_WARNING, "cannot note the use of the instance: %s",
+                      e.text);
+}
+
+static void on_child_status(struct xlv_child *child, const struct xlv_msg_status *status,
+                            void *opaque)
+{
+    struct device *d = opaque;
+
+    d->status = *status;
+    d->has_status = true;
+    xlv_daemon_refresh_answered(d);
+    if (d->state != XLV_DEVICE_ADOPTING)
+        return;
+    d->attached_s = d->attached_s ? d->attached_s : time(NULL);
+    d->served = (struct xlv_served){
+        .any = true,
+        .ring = { .ring_ref = status->ring_ref, .event_channel = status->event_channel },
+        .stale = !d->slot || status->instance != d->slot->number ||
+                 !xlv_uuid_equal(&status->uuid, &d->slot->info.uuid) || status->domid != d->domid ||
+                 status->devid != d->devid,
+    };
+    xlv_log_about(&d->subject, XLV_LOG_NOTICE, "found process %ld of an earlier daemon%s",
+                  (long)xlv_child_pid(child),
+                  d->served.stale ? "; it serves another instance, so it has to end"
+                                  : ", it serves on");
+    xlv_dev_push(d, XLV_EVENT_ADOPTED);
+    xlv_dev_run(d);
+}
+
+static const char *failure_hint(int code)
+{
+    switch (code) {
+    case XLV_E_CORRUPT:
+    case XLV_E_EMPTY:
+    case XLV_E_WRONG_OWNER:
+        return "; nothing was changed, see xl-vtpm-state(5) on how to recover";
+    case XLV_E_WRONG_KEY:
+        return "; nothing was changed, put the right master key back";
+    case XLV_E_VERSION:
+        return "; nothing was changed, use the newer libxl-vtpm that wrote it";
+    default:
+        return "";
+    }
+}
+
+/* How an end, or a start that failed, goes on: EXIT or FATAL. */
+static enum xlv_device_event judge(struct device *d, const struct xlv_child_end *end)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_backoff none = { .failures = 0 };
+    enum xlv_verdict verdict;
+
+    verdict = xlv_backoff_judge(d->slot ? &d->slot->backoff : &none, end, &d->retry_us);
+    switch (verdict) {
+    case XLV_VERDICT_RETRY:
+        if (end->how != XLV_CHILD_CLEAN && xlv_ratelimit_pass(&d->limit))
+            xlv_log_about(&d->subject, XLV_LOG_WARNING,
+                          "the backend of domain %s: %s; the next try is in %.2f s",
+                          xlv_dev_domain(d), end->text, (double)d->retry_us / 1e6);
+        return XLV_EVENT_EXIT;
+    case XLV_VERDICT_QUARANTINE:
+        explain(d,
+                "domain %s loses its TPM: its backend failed %u times in a row in the same way: "
+                "%s",
+                xlv_dev_domain(d), d->slot ? d->slot->backoff.same : 0, end->text);
+        if (d->slot)
+            xlv_instances_quarantine(m->instances, d->slot, end->text);
+        break;
+    case XLV_VERDICT_FATAL:
+        explain(d, "domain %s gets no TPM: %s%s", xlv_dev_domain(d), end->text,
+                failure_hint(end->code));
+        break;
+    }
+    d->told = "its TPM cannot be used";
+    note_refusal(d);
+    xlv_log_about(&d->subject, XLV_LOG_ERROR, "%s", d->reason);
+    return XLV_EVENT_FATAL;
+}
+
+/* The guest made its process end: how often lately? */
+static void count_connect(struct device *d)
+{
+    uint64_t now = xlv_daemon_now(d->daemon);
+
+    if (now - d->connects_since_us > CONNECTS_WINDOW_US) {
+        d->connects_since_us = now;
+        d->connects = 0;
+    }
+    if (++d->connects > CONNECTS_BURST)
+        d->not_before_us = now + CONNECTS_PAUSE_US;
+}
+
+static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *end, void *opaque)
+{
+    struct device *d = opaque;
+    struct xlv_daemon *m = d->daemon;
+    enum xlv_device_event event = XLV_EVENT_EXIT;
+    bool asked = d->state == XLV_DEVICE_REPLACING || d->state == XLV_DEVICE_CLOSING ||
+                 d->state == XLV_DEVICE_ENDING || d->state == XLV_DEVICE_VANISHING;
+
+    d->child = NULL;
+    d->served = (struct xlv_served){ .any = false };
+    xlv_daemon_refresh_answered(d);
+    xlv_listener_remove(m->listener_dirfd, d->domid, d->devid);
+    d->retry_us = 0;
+    if (!asked) {
+        event = judge(d, end);
+    } else if (end->how == XLV_CHILD_CLEAN) {
+        xlv_log_about(&d->subject, XLV_LOG_INFO, "process %ld stopped", (long)xlv_child_pid(child));
+        if (d->ended_boot && end->bye && d->slot)
+            xlv_instances_drop_journal(m->instances, d->slot);
+    } else {
+        xlv_log_about(&d->subject, XLV_LOG_WARNING, "the backend of domain %s, told to stop: %s",
+                      xlv_dev_domain(d), end->text);
+    }
+    if (d->state == XLV_DEVICE_REPLACING || d->state == XLV_DEVICE_CLOSING)
+        count_connect(d);
+    d->ended_boot = false;
+    xlv_dev_push(d, event);
+    xlv_dev_run(d);
+}
+
+const struct xlv_child_ops xlv_dev_child_ops = {
+    .ready = on_child_ready,
+    .status = on_child_status,
+    .gone = on_child_gone,
+};
+
+static void start(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_device_launch launch = {
+        .domid = d->domid,
+        .devid = d->devid,
+        .ring = d->view.ring,
+        .subject = &d->subject,
+        .ops = &xlv_dev_child_ops,
+        .opaque = d,
+    };
+    struct xlv_child_end failure = { .how = XLV_CHILD_NOT_STARTED };
+    struct xlv_error e = XLV_ERROR_INIT;
+    uint64_t now = xlv_daemon_now(m);
+    int rc;
+
+    if (now < d->not_before_us) {
+        d->retry_us = d->not_before_us - now;
+        if (xlv_ratelimit_pass(&d->limit))
+            xlv_log_about(&d->subject, XLV_LOG_WARNING,
+                          "domain %s connects again and again; it waits %.1f s",
+                          xlv_dev_domain(d), (double)d->retry_us / 1e6);
+        xlv_dev_push(d, XLV_EVENT_EXIT);
+        return;
+    }
+    d->has_status = false;
+    if (!d->slot || !d->claim.granted)
+        rc = xlv_fail(&e, XLV_E_IN_USE, "its instance is held by another device");
+    else
+        rc = xlv_instances_launch(m->instances, d->slot, &launch, &d->child, &e);
+    if (!rc) {
+        d->served = (struct xlv_served){ .any = true, .ring = launch.ring };
+        return;
+    }
+    if (rc > 0 && rc != XLV_E_IN_USE) {
+        failure.how = XLV_CHILD_FAILED;
+        failure.code = rc == XLV_E_NOT_FOUND ? XLV_E_CORRUPT : rc;
+    }
+    snprintf(failure.text, sizeof(failure.text), "%s", e.text[0] ? e.text : xlv_strerror(rc));
+    xlv_dev_push(d, judge(d, &failure));
+}
+
+static void stop(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    const struct xlv_device_view *v = &d->view;
+    enum xlv_stop_reason reason = XLV_STOP_FRONTEND_CLOSED;
+
+    /*
+     * PCRs live as long as the domain's boot, and the guest may delete its own
+     * frontend directory: so the boot is over only where the toolstack said so
+     * (it deletes the frontend and sets online=0 in one transaction; a detach
+     * leaves the frontend there) or where the domain is dead.
+     */
+    if ((!v->exists || !v->frontend_exists) && m->xs &&
+        !xlv_xenstore_domain_exists(m->xs, d->domid))
+        d->view.domain_dead = true;
+    if (v->domain_dead || (v->exists && !v->online && !v->frontend_exists))
+        reason = XLV_STOP_DOMAIN_END;
+    d->ended_boot = reason == XLV_STOP_DOMAIN_END;
+    if (d->child)
+        xlv_child_stop(d->child, reason, v->exists && v->online ? STOP_CLOSE_US : STOP_END_US);
+}
+
+/* --- steps --- */
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *opaque)
+{
+    struct device *d = opaque;
+    struct xlv_daemon *m = d->daemon;
+
+    (void)source;
+    (void)usec;
+    if (d->leaf) {
+        d->leaf = false;
+        if (m->xs && d->state == XLV_DEVICE_ENDED && !d->view.online) {
+            int rc = xlv_xenstore_remove(m->xs, XLV_XS_NONE, d->backend);
+
+            if (rc == XLV_E_GONE)
+                xlv_daemon_lost(m);
+            else
+                xlv_dev_mark(d, true);
+        }
+        return 0;
+    }
+    xlv_dev_push(d, d->timer_event);
+    xlv_dev_run(d);
+    return 0;
+}
+
+static void perform(struct device *d, const struct xlv_device_step *step)
+{
+    struct xlv_daemon *m = d->daemon;
+    unsigned a = step->actions;
+
+    if (a & XLV_ACT_STOP)
+        stop(d);
+    if (a & XLV_ACT_RELEASE) {
+        xlv_claim_release(m->instances, &d->claim);
+        d->came_back = true;
+        d->noted_use = false;
+    }
+    if (a & (XLV_ACT_ERROR | XLV_ACT_REFUSE)) {
+        xlv_dev_write_error(d, d->told ? d->told : "no TPM", a & XLV_ACT_REFUSE);
+    }
+    if (a & XLV_ACT_INIT_WAIT)
+        xlv_dev_init_wait(d);
+    if (a & XLV_ACT_STATE_CONNECTED)
+        xlv_dev_set_state(d, XLV_XENBUS_CONNECTED);
+    if (a & XLV_ACT_STATE_CLOSING)
+        xlv_dev_set_state(d, XLV_XENBUS_CLOSING);
+    if (a & XLV_ACT_STATE_CLOSED)
+        xlv_dev_set_state(d, XLV_XENBUS_CLOSED);
+    if (a & XLV_ACT_CLAIM) {
+        xlv_claim_take(m->instances, d->slot, &d->claim);
+    }
+    if (a & XLV_ACT_START)
+        start(d);
+    if (a & XLV_ACT_ARM_RETRY) {
+        d->timer_event = XLV_EVENT_RETRY;
+        d->leaf = false;
+        if (d->retry_us)
+            xlv_daemon_arm(m, &d->timer, d->retry_us, on_timer, d);
+        else
+            xlv_dev_push(d, XLV_EVENT_RETRY);
+    }
+    if (a & XLV_ACT_ARM_DEADLINE) {
+        d->timer_event = XLV_EVENT_DEADLINE;
+        d->leaf = false;
+        xlv_daemon_arm(m, &d->timer, HOLD_US, on_timer, d);
+    }
+    if ((a & XLV_ACT_REMOVE_LEAF) && m->own != 0) {
+        d->leaf = true;
+        xlv_daemon_arm(m, &d->timer, LEAF_US, on_timer, d);
+    }
+}
+
+/* False where nothing changed. */
+static bool step(struct device *d, enum xlv_device_event event)
+{
+    struct xlv_device_step s;
+    enum xlv_device_state before = d->state;
+
+    if (xlv_device_next(d->state, event, &s)) {
+        xlv_log_about(&d->subject, XLV_LOG_ERROR, "a mistake in the program: event %s in state %s",
+                      xlv_device_event_name(event), xlv_device_state_name(d->state));
+        return false;
+    }
+    if (s.next == before && s.actions == 0)
+        return false;
+    xlv_log_about(&d->subject, XLV_LOG_DEBUG, "%s: %s -> %s", xlv_device_event_name(event),
+                  xlv_device_state_name(before), xlv_device_state_name(s.next));
+    if (before != s.next)
+        xlv_daemon_disarm(d->timer);
+    /* first the state: what the actions bring about is an event of the new one */
+    d->state = s.next;
+    perform(d, &s);
+    return before != s.next;
+}
+
+static void forget(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    uint32_t domid = d->domid, devid = d->devid;
+    bool anew = d->anew;
+
+    xlv_log_about(&d->subject, XLV_LOG_DEBUG, "forgotten");
+    xlv_dev_unwatch(d);
+    xlv_dev_free(d);
+    if (anew)
+        xlv_daemon_touch(m, domid, devid);
+}
+
+/* Brings one device to rest. May free it. */
+void xlv_dev_run(struct device *d)
+{
+    /* the table has no cycle that a view keeps going (test-device checks it); a mistake
+     * there shall not take the daemon with it */
+    for (int i = 0; i < 64; i++) {
+        enum xlv_device_event event;
+
+        if (d->state == XLV_DEVICE_GONE) {
+            forget(d);
+            return;
+        }
+        if (d->nevents) {
+            event = d->events[0];
+            memmove(d->events, d->events + 1, --d->nevents * sizeof(d->events[0]));
+            (void)step(d, event);
+            continue;
+        }
+        if (d->look && !xlv_dev_look(d))
+            return;
+        event = xlv_device_classify(&d->view, &d->served);
+        if (step(d, event))
+            continue;
+        if (d->nevents)
+            continue;
+        if (d->state == XLV_DEVICE_UNDECIDED) {
+            decide(d);
+            if (d->nevents)
+                continue;
+        }
+        return;
+    }
+    xlv_log_about(&d->subject, XLV_LOG_ERROR, "a mistake in the program: no rest in state %s",
+                  xlv_device_state_name(d->state));
+}

@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Who holds which instance: see instances.h. */
+#include "config.h"
+
+#include "libxl-vtpm/instances.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "backend/store.h"
+#include "common/fd.h"
+
+/* Processes that make TPMs at the same time: RSA keys take a processor each. */
+#define MAKERS_MAX 4u
+
+struct xlv_instances {
+    struct xlv_instances_config c;
+    void *tree; /* of struct xlv_slot, by number */
+    unsigned makers;
+    struct xlv_slot *make_first, *make_last;
+};
+
+static int by_number(const void *a, const void *b)
+{
+    const struct xlv_slot *x = a, *y = b;
+
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+int xlv_instances_new(struct xlv_instances **out, const struct xlv_instances_config *config,
+                      struct xlv_error *e)
+{
+    struct xlv_instances *is = calloc(1, sizeof(*is));
+
+    *out = NULL;
+    if (!is)
+        return xlv_fail(e, -ENOMEM, "no memory for the instances");
+    is->c = *config;
+    *out = is;
+    return 0;
+}
+
+static void slot_free(void *p)
+{
+    struct xlv_slot *slot = p;
+
+    sd_event_source_disable_unref(slot->make_retry);
+    if (slot->maker)
+        xlv_child_abandon(slot->maker);
+    free(slot);
+}
+
+void xlv_instances_free(struct xlv_instances *is)
+{
+    if (!is)
+        return;
+    tdestroy(is->tree, slot_free);
+    free(is);
+}
+
+struct xlv_slot *xlv_instances_find(struct xlv_instances *is, uint64_t number)
+{
+    struct xlv_slot key = { .number = number };
+    struct xlv_slot **found = tfind(&key, &is->tree, by_number);
+
+    return found ? *found : NULL;
+}
+
+int xlv_instances_slot(struct xlv_instances *is, const struct xlv_instance *info,
+                       struct xlv_slot **out, struct xlv_error *e)
+{
+    struct xlv_slot *slot = xlv_instances_find(is, info->number);
+
+    if (!slot) {
+        slot = calloc(1, sizeof(*slot));
+        if (!slot)
+            return xlv_fail(e, -ENOMEM, "no memory for instance %" PRIu64, info->number);
+        slot->number = info->number;
+        slot->owner = is;
+        if (!tsearch(slot, &is->tree, by_number)) {
+            free(slot);
+            return xlv_fail(e, -ENOMEM, "no memory for instance %" PRIu64, info->number);
+        }
+    }
+    slot->info = *info;
+    slot->subject = (struct xlv_log_subject){
+        .domid = -1, .devid = -1, .uuid = &slot->info.uuid, .instance = slot->number,
+    };
+    *out = slot;
+    return 0;
+}
+
+/* --- files ------------------------------------------------------------------- */
+
+static int open_instance(struct xlv_instances *is, const struct xlv_slot *slot, bool create,
+                         int slots[2], struct xlv_error *e)
+{
+    int dirfd XLV_CLOSE = -1;
+    int rc;
+
+    slots[0] = slots[1] = -1;
+    dirfd = openat(is->c.state_dirfd, slot->info.directory,
+                   O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (dirfd < 0) {
+        int saved = errno;
+
+        return xlv_fail(e, saved == ENOENT ? XLV_E_NOT_FOUND : -saved,
+                        "cannot open the directory %s/%s of instance %" PRIu64 ": %s",
+                        is->c.settings->state_dir, slot->info.directory, slot->number,
+                        strerror(saved));
+    }
+    if (create) {
+        rc = xlv_store_create(dirfd, e);
+        if (rc)
+            return rc;
+    }
+    rc = xlv_store_open(dirfd, slots, e);
+    if (rc)
+        return rc;
+    if (flock(slots[0], LOCK_EX | LOCK_NB) < 0) {
+        int saved = errno;
+
+        xlv_close(&slots[0]);
+        xlv_close(&slots[1]);
+        if (saved == EWOULDBLOCK)
+            return xlv_fail(e, XLV_E_IN_USE,
+                            "the state of instance %" PRIu64 " (%s/%s) is in use by another "
+                            "process", slot->number, is->c.settings->state_dir,
+                            slot->info.directory);
+        return xlv_fail(e, -saved, "cannot lock the state of instance %" PRIu64 ": %s",
+                        slot->number, strerror(saved));
+    }
+    return 0;
+}
+
+static int open_journal(struct xlv_instances *is, const struct xlv_slot *slot, int *fd,
+                        struct xlv_error *e)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), "%" PRIu64, slot->number);
+    *fd = openat(is->c.journal_dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (*fd < 0)
+        return xlv_fail(e, -errno, "cannot open the journal %s/journal/%s: %s",
+                        is->c.settings->run_dir, name, strerror(errno));
+    return 0;
+}
+
+void xlv_instances_drop_journal(struct xlv_instances *is, const struct xlv_slot *slot)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), "%" PRIu64, slot->number);
+    (void)unlinkat(is->c.journal_dirfd, name, 0);
+}
+
+/* slots: opened and locked, for that is when their key is certain (keys.h) */
+static int fill_launch(struct xlv_instances *is, const struct xlv_slot *slot,
+                       enum xlv_launch_mode mode, const int slots[2],
+                       struct xlv_msg_launch *launch, struct xlv_error *e)
+{
+    int rc;
+
+    memset(launch, 0, sizeof(*launch));
+    launch->h.magic = XLV_LAUNCH_MAGIC;
+    launch->h.version = XLV_LAUNCH_VERSION;
+    launch->h.type = XLV_MSG_LAUNCH;
+    launch->mode = mode;
+    launch->tpm_version = slot->info.tpm_version;
+    launch->uuid = slot->info.uuid;
+    launch->instance = slot->number;
+    launch->max_locality = is->c.settings->max_locality;
+    launch->uid = is->c.uid;
+    launch->gid = is->c.gid;
+    launch->log_level = xlv_log_level();
+    rc = xlv_keys_of_store(is->c.keys, &slot->info.uuid, slots, launch->instance_key, NULL, e);
+    if (!rc && mode == XLV_LAUNCH_SERVE)
+        rc = xlv_keys_journal(is->c.keys, &slot->info.uuid, launch->journal_key, e);
+    return rc;
+}
+
+int xlv_instances_launch(struct xlv_instances *is, struct xlv_slot *slot,
+                         const struct xlv_device_launch *device, struct xlv_child **child,
+                         struct xlv_error *e)
+{
+    int fds[XLV_LAUNCH_FDS_MAX] = { -1, -1, -1, -1 };
+    struct xlv_msg_launch launch;
+    int rc;
+
+    *child = NULL;
+    rc = open_instance(is, slot, false, fds, e);
+    if (rc)
+        return rc;
+    rc = open_journal(is, slot, &fds[2], e);
+    if (!rc)
+        rc = xlv_listener_make(is->c.listener_dirfd, device->domid, device->devid, &fds[3], e);
+    if (!rc)
+        rc = fill_launch(is, slot, XLV_LAUNCH_SERVE, fds, &launch, e);
+    if (!rc) {
+        launch.domid = device->domid;
+        launch.devid = device->devid;
+        launch.ring_ref = device->ring.ring_ref;
+        launch.event_channel = device->ring.event_channel;
+        rc = xlv_child_spawn(child, is->c.supervisor, &launch, fds, 4, device->subject,
+                             device->ops, device->opaque, e);
+    }
+    explicit_bzero(&launch, sizeof(launch));
+    for (size_t i = 0; i < 4; i++)
+        xlv_close(&fds[i]);
+    if (rc)
+        xlv_listener_remove(is->c.listener_dirfd, device->domid, device->devid);
+    return rc;
+}
+
+/* --- claims ------------------------------------------------------------------ */
+
+static void grant(struct xlv_instances *is, struct xlv_slot *slot)
+{
+    struct xlv_claim *claim = slot->holder;
+    struct xlv_instance now;
+    struct xlv_error e = XLV_ERROR_INIT;
+    int rc;
+
+    if (!claim || claim->granted)
+        return;
+    /* an administrator may have changed it while this claim waited */
+    rc = xlv_registry_get_number(is->c.registry, slot->number, &now, &e);
+    if (rc) {
+        claim->on_failed(claim, e.text[0] ? e.text : xlv_strerror(rc));
+        return;
+    }
+    slot->info = now;
+    switch (slot->info.life) {
+    case XLV_LIFE_READY:
+        claim->granted = true;
+        claim->on_granted(claim);
+        break;
+    case XLV_LIFE_NEW:
+        xlv_instances_manufacture(is, slot);
+        break;
+    default:
+        claim->on_failed(claim, "its instance is quarantined; see the log for the cause, mend it, "
+                                "then let it out with `xl-vtpm release`");
+        break;
+    }
+}
+
+void xlv_claim_take(struct xlv_instances *is, struct xlv_slot *slot, struct xlv_claim *claim)
+{
+    if (claim->slot)
+        return;
+    claim->slot = slot;
+    claim->held = claim->granted = false;
+    claim->next = claim->previous = NULL;
+    if (!slot->holder) {
+        slot->holder = claim;
+        claim->held = true;
+        /* what went wrong with another guest's ring is not this one's */
+        slot->backoff = (struct xlv_backoff){ .failures = 0 };
+        grant(is, slot);
+        return;
+    }
+    claim->previous = slot->last;
+    if (slot->last)
+        slot->last->next = claim;
+    else
+        slot->first = claim;
+    slot->last = claim;
+}
+
+void xlv_claim_release(struct xlv_instances *is, struct xlv_claim *claim)
+{
+    struct xlv_slot *slot = claim->slot;
+    struct xlv_claim *next;
+
+    if (!slot)
+        return;
+    claim->slot = NULL;
+    if (!claim->held) {
+        if (claim->previous)
+            claim->previous->next = claim->next;
+        else
+            slot->first = claim->next;
+        if (claim->next)
+            claim->next->previous = claim->previous;
+        else
+            slot->last = claim->previous;
+        return;
+    }
+    claim->held = claim->granted = false;
+    slot->holder = NULL;
+    next = slot->first;
+    if (next) {
+        slot->first = next->next;
+        if (slot->first)
+            slot->first->previous = NULL;
+        else
+            slot->last = NULL;
+        next->next = next->previous = NULL;
+        slot->holder = next;
+        next->held = true;
+        slot->backoff = (struct xlv_backoff){ .failures = 0 };
+        grant(is, slot);
+    }
+}
+
+void xlv_instances_quarantine(struct xlv_instances *is, struct xlv_slot *slot, const char *reason)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+
+    slot->info.life = XLV_LIFE_QUARANTINED;
+    if (xlv_registry_set_life(is->c.registry, slot->number, XLV_LIFE_QUARANTINED, &e))
+        xlv_log_about(&slot->subject, XLV_LOG_ERROR, "cannot note the quarantine: %s", e.text);
+    xlv_log_about(&slot->subject, XLV_LOG_ERROR,
+                  "quarantined, it is not served until `xl-vtpm release %" PRIu64 "`: %s",
+                  slot->number, reason);
+}
+
+/* --- manufacture --------------------------------------------------------------- */
+
+static void make_more(struct xlv_instances *is);
+
+static void fail_claims(struct xlv_slot *slot, const char *text)
+{
+    if (slot->holder)
+        slot->holder->on_failed(slot->holder, text);
+    for (struct xlv_claim *c = slot->first; c; c = c->next)
+        c->on_failed(c, text);
+}
+
+static int on_make_retry(sd_event_source *source, uint64_t usec, void *opaque)
+{
+    struct xlv_slot *slot = opaque;
+
+    (void)usec;
+    sd_event_source_disable_unref(source);
+    slot->make_retry = NULL;
+    xlv_instances_manufacture(slot->owner, slot);
+    return 0;
+}
+
+static void make_failed(struct xlv_slot *slot, const struct xlv_child_end *end)
+{
+    struct xlv_instances *is = slot->owner;
+    char text[XLV_TEXT_MAX + 64];
+    uint64_t delay, now = 0;
+
+    snprintf(text, sizeof(text), "its TPM could not be manufactured: %s", end->text);
+    switch (xlv_backoff_judge(&slot->backoff, end, &delay)) {
+    case XLV_VERDICT_RETRY:
+        xlv_log_about(&slot->subject, XLV_LOG_WARNING, "%s; another try follows", text);
+        /* also where the first retry of a serving process would come at once */
+        if (delay < XLV_RETRY_FIRST_US)
+            delay = XLV_RETRY_FIRST_US;
+        (void)sd_event_now(is->c.event, CLOCK_MONOTONIC, &now);
+        if (sd_event_add_time(is->c.event, &slot->make_retry, CLOCK_MONOTONIC, now + delay, 1000,
+                              on_make_retry, slot) < 0)
+            fail_claims(slot, text);
+        return;
+    case XLV_VERDICT_QUARANTINE:
+        xlv_instances_quarantine(is, slot, text);
+        fail_claims(slot, text);
+        return;
+    case XLV_VERDICT_FATAL:
+        xlv_log_about(&slot->subject, XLV_LOG_ERROR, "%s", text);
+        fail_claims(slot, text);
+        return;
+    }
+}
+
+static void on_maker_ready(struct xlv_child *child, void *opaque)
+{
+    /* the end of the process counts: until then it holds the lock */
+    (void)child;
+    (void)opaque;
+}
+
+static void on_maker_status(struct xlv_child *child, const struct xlv_msg_status *status,
+                            void *opaque)
+{
+    (void)child;
+    (void)status;
+    (void)opaque;
+}
+
+static void on_maker_gone(struct xlv_child *child, const struct xlv_child_end *end, void *opaque)
+{
+    struct xlv_slot *slot = opaque;
+    struct xlv_instances *is = slot->owner;
+    struct xlv_error e = XLV_ERROR_INIT;
+    int rc;
+
+    (void)child;
+    slot->maker = NULL;
+    is->makers--;
+    if (end->how == XLV_CHILD_CLEAN) {
+        rc = xlv_registry_set_life(is->c.registry, slot->number, XLV_LIFE_READY, &e);
+        if (rc) {
+            struct xlv_child_end failure = { .how = XLV_CHILD_NOT_STARTED, .code = rc };
+
+            snprintf(failure.text, sizeof(failure.text), "%s",
+                     e.text[0] ? e.text : xlv_strerror(rc));
+            make_failed(slot, &failure);
+        } else {
+            slot->info.life = XLV_LIFE_READY;
+            slot->backoff = (struct xlv_backoff){ .failures = 0 };
+            xlv_log_about(&slot->subject, XLV_LOG_NOTICE, "its TPM %s is manufactured (%.1f s)",
+                          xlv_tpm_version_name(slot->info.tpm_version),
+                          (double)end->uptime_us / 1e6);
+            grant(is, slot);
+        }
+    } else {
+        make_failed(slot, end);
+    }
+    make_more(is);
+}
+
+static const struct xlv_child_ops maker_ops = {
+    .ready = on_maker_ready,
+    .status = on_maker_status,
+    .gone = on_maker_gone,
+};
+
+static void make(struct xlv_instances *is, struct xlv_slot *slot)
+{
+    struct xlv_child_end failure = { .how = XLV_CHILD_NOT_STARTED };
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_msg_launch launch;
+    int fds[2], rc;
+
+    rc = open_instance(is, slot, true, fds, &e);
+    if (!rc) {
+        rc = fill_launch(is, slot, XLV_LAUNCH_MANUFACTURE, fds, &launch, &e);
+        if (!rc)
+            rc = xlv_child_spawn(&slot->maker, is->c.supervisor, &launch, fds, 2, &slot->subject,
+                                 &maker_ops, slot, &e);
+        explicit_bzero(&launch, sizeof(launch));
+        xlv_close(&fds[0]);
+        xlv_close(&fds[1]);
+    }
+    if (!rc) {
+        is->makers++;
+        return;
+    }
+    if (rc > 0 && rc != XLV_E_IN_USE) {
+        failure.how = XLV_CHILD_FAILED;
+        failure.code = rc == XLV_E_NOT_FOUND ? XLV_E_CORRUPT : rc;
+    }
+    snprintf(failure.text, sizeof(failure.text), "%s", e.text[0] ? e.text : xlv_strerror(rc));
+    make_failed(slot, &failure);
+}
+
+static void make_more(struct xlv_instances *is)
+{
+    while (is->makers < MAKERS_MAX && is->make_first) {
+        struct xlv_slot *slot = is->make_first;
+
+        is->make_first = slot->make_next;
+        if (!is->make_first)
+            is->make_last = NULL;
+        slot->make_next = NULL;
+        slot->make_wanted = false;
+        make(is, slot);
+    }
+}
+
+void xlv_instances_manufacture(struct xlv_instances *is, struct xlv_slot *slot)
+{
+    if (slot->maker || slot->make_wanted || slot->make_retry || slot->info.life != XLV_LIFE_NEW)
+        return;
+    slot->make_wanted = true;
+    slot->make_next = NULL;
+    if (is->make_last)
+        is->make_last->make_next = slot;
+    else
+        is->make_first = slot;
+    is->make_last = slot;
+    make_more(is);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The running side of instances: who holds which, who waits for it, the making
+ * of a new TPM, and everything a LAUNCH needs (files, lock, keys).
+ *
+ * An instance is held by one claim at a time; further claims queue in order.
+ * A claim is granted when it holds the instance and the instance has a TPM: an
+ * instance of life NEW is manufactured first, by a process of its own, started
+ * as soon as the instance is known to be wanted. Manufacture is idempotent, so
+ * a crash in between (of anybody) starts over or finds it complete.
+ *
+ * The lock is flock(LOCK_EX) on slot 0, taken here and living in the process
+ * that gets the descriptor; "held by another process" is an expected outcome
+ * (an orphan that still ends, or an administrator's `xl-vtpm recover`).
+ */
+#ifndef XLV_INSTANCES_H
+#define XLV_INSTANCES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "common/error.h"
+#include "libxl-vtpm/device.h"
+#include "libxl-vtpm/keys.h"
+#include "libxl-vtpm/registry.h"
+#include "libxl-vtpm/settings.h"
+#include "libxl-vtpm/supervisor.h"
+
+struct xlv_instances;
+struct xlv_claim;
+
+/* A refusal that an administrator may want to know about. */
+struct xlv_refusal {
+    int64_t time_s; /* 0: never */
+    uint32_t domid, devid;
+    char reason[XLV_TEXT_MAX];
+};
+
+/* One instance that was wanted since the daemon started; lives as long as it. */
+struct xlv_slot {
+    uint64_t number; /* first: the key of the tree */
+    struct xlv_instance info;
+    struct xlv_log_subject subject;
+    struct xlv_claim *holder;
+    struct xlv_claim *first, *last; /* those who wait */
+    struct xlv_backoff backoff;
+    struct xlv_refusal refusal;
+    /* manufacture */
+    struct xlv_instances *owner;
+    struct xlv_child *maker;
+    bool make_wanted;
+    struct xlv_slot *make_next;
+    sd_event_source *make_retry;
+};
+
+struct xlv_claim {
+    struct xlv_slot *slot; /* NULL: no claim */
+    bool held, granted;
+    struct xlv_claim *next, *previous;
+    /* Both may be called from within xlv_claim_take() and xlv_claim_release()
+     * of any claim: note it, act later. */
+    void (*on_granted)(struct xlv_claim *claim);
+    void (*on_failed)(struct xlv_claim *claim, const char *text);
+};
+
+/* All borrowed; must outlive. uid, gid: of backends, 0: stay as we are. */
+struct xlv_instances_config {
+    sd_event *event;
+    const struct xlv_supervisor *supervisor;
+    const struct xlv_settings *settings;
+    struct xlv_registry *registry;
+    struct xlv_keys *keys;
+    int state_dirfd, journal_dirfd, listener_dirfd;
+    uid_t uid;
+    gid_t gid;
+};
+
+int xlv_instances_new(struct xlv_instances **out, const struct xlv_instances_config *config,
+                      struct xlv_error *e);
+void xlv_instances_free(struct xlv_instances *instances); /* processes run on */
+
+/* The slot of an instance, made at its first use, its info set to this one. */
+int xlv_instances_slot(struct xlv_instances *instances, const struct xlv_instance *info,
+                       struct xlv_slot **slot, struct xlv_error *e);
+struct xlv_slot *xlv_instances_find(struct xlv_instances *instances, uint64_t number);
+
+void xlv_claim_take(struct xlv_instances *instances, struct xlv_slot *slot,
+                    struct xlv_claim *claim);
+void xlv_claim_release(struct xlv_instances *instances, struct xlv_claim *claim);
+
+/* Makes the TPM of an instance of life NEW ahead of its first use. */
+void xlv_instances_manufacture(struct xlv_instances *instances, struct xlv_slot *slot);
+
+/*
+ * Starts a process that serves a device. -errno and XLV_E_IN_USE: another try
+ * may do better; other outcomes: no.
+ */
+struct xlv_device_launch {
+    uint32_t domid, devid;
+    struct xlv_ring ring;
+    const struct xlv_log_subject *subject;
+    const struct xlv_child_ops *ops;
+    void *opaque;
+};
+int xlv_instances_launch(struct xlv_instances *instances, struct xlv_slot *slot,
+                         const struct xlv_device_launch *device, struct xlv_child **child,
+                         struct xlv_error *e);
+
+/* The instance is served no more until an administrator decides. */
+void xlv_instances_quarantine(struct xlv_instances *instances, struct xlv_slot *slot,
+                              const char *reason);
+
+/* The boot ended cleanly: nothing in its journal is needed any more. */
+void xlv_instances_drop_journal(struct xlv_instances *instances, const struct xlv_slot *slot);
+
+#endif

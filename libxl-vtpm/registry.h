@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The registry: which uuid is which instance. SQLite (vtpm.db in the state
+ * directory), WAL, synchronous=FULL, foreign keys on, schema version in
+ * PRAGMA user_version. The daemon, the command and libxlvtpm may use it at the
+ * same time, from any number of processes; each call is one transaction, and a
+ * call waits up to 10 s for another one's. A handle belongs to one thread.
+ *
+ * Lookup order for a device (uuid, domain name, devid), as the hotplug scripts
+ * of Xen up to 4.1 had it, made safe:
+ *   1. the uuid is an instance's                -> that instance
+ *   2. (domain name, devid) is bound            -> the bound instance
+ *   3. policy `unknown-uuid`: assign            -> a new instance with this
+ *      uuid, bound to (domain name, devid); or refuse -> XLV_E_REFUSED
+ * libxl writes a random uuid where the administrator gave none, so rule 2 is
+ * what keeps such a guest's TPM.
+ *
+ * Bindings are made by `xl-vtpm bind` (origin administrator) and by use
+ * (automatic): a device served by rule 1 or 3 is remembered under its domain's
+ * name, so that the TPM stays when the uuid line is dropped or changed to an
+ * unknown one. An automatic binding follows the last use; an administrator's
+ * is changed by the administrator only. xl receives a domain as
+ * "NAME--incoming": looked up and bound without that suffix.
+ *
+ * Numbers are never used again: the next one is above every number that the
+ * database ever gave and above every directory in instances/, so that even an
+ * old copy of the database, put back, gives nobody another one's state. The
+ * directory of an instance is made, durably, inside the transaction that makes
+ * the instance. A database that is missing or empty while instances/ holds
+ * state is refused, not started afresh.
+ */
+#ifndef XLV_REGISTRY_H
+#define XLV_REGISTRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/uuid.h"
+#include "include/launch.h"
+#include "include/limits.h"
+
+enum xlv_life {
+    XLV_LIFE_NEW,         /* assigned; its TPM is not manufactured yet */
+    XLV_LIFE_READY,       /* has a TPM */
+    XLV_LIFE_QUARANTINED, /* kept, not served, until an administrator decides */
+};
+
+struct xlv_instance {
+    uint64_t number; /* from 1 */
+    struct xlv_uuid uuid;
+    enum xlv_tpm_version tpm_version;
+    enum xlv_life life;
+    int64_t created_s, last_used_s; /* Unix time; last_used_s 0: never */
+    char last_domain_name[XLV_DOMAIN_NAME_MAX + 1];
+    char last_domain_uuid[XLV_UUID_TEXT]; /* "" unknown */
+    char label[XLV_LABEL_MAX + 1];
+    char directory[64]; /* relative to the state directory: "instances/<number>" */
+};
+
+enum xlv_rule { XLV_RULE_UUID, XLV_RULE_BINDING, XLV_RULE_ASSIGNED };
+const char *xlv_rule_name(enum xlv_rule rule);
+const char *xlv_life_name(enum xlv_life life);
+const char *xlv_tpm_version_name(enum xlv_tpm_version version); /* "1.2", "2.0" */
+
+enum xlv_unknown_uuid { XLV_UNKNOWN_UUID_ASSIGN, XLV_UNKNOWN_UUID_REFUSE };
+
+struct xlv_registry;
+
+/*
+ * Opens (and with create, makes or upgrades) <state_dir>/vtpm.db; with create
+ * also makes state_dir, but not its parents. XLV_E_NOT_FOUND without create
+ * where there is none; XLV_E_VERSION: written by a newer version, or, without
+ * create, to be upgraded first; XLV_E_CORRUPT: not our database, damaged, or
+ * lost while there are instances (nothing is changed). On a read-only disk
+ * what only reads works and the rest fails with -EROFS.
+ */
+int xlv_registry_open(struct xlv_registry **out, const char *state_dir, bool create,
+                      struct xlv_error *e);
+void xlv_registry_close(struct xlv_registry *registry);
+
+/*
+ * Opens the directory of an instance: *fd is the caller's, -1 on error.
+ * XLV_E_NOT_FOUND: it is missing, and with it the instance's state.
+ */
+int xlv_registry_directory(struct xlv_registry *registry, const struct xlv_instance *instance,
+                           int *fd, struct xlv_error *e);
+
+struct xlv_lookup {
+    struct xlv_uuid uuid; /* nil: none given (preview only) */
+    const char *domain_name; /* NULL or "": unknown, rule 2 does not apply */
+    unsigned devid;
+    enum xlv_unknown_uuid unknown_uuid;
+    enum xlv_tpm_version default_version; /* for rule 3 */
+};
+
+/* Resolves by the rules above; may assign. One transaction. XLV_E_INVALID: a nil
+ * uuid, a domain name or devid out of bounds. */
+int xlv_registry_resolve(struct xlv_registry *registry, const struct xlv_lookup *lookup,
+                         struct xlv_instance *instance, enum xlv_rule *rule, struct xlv_error *e);
+
+/* As resolve, but changes nothing: rule 3 gives *rule ASSIGNED, number 0 and the
+ * version that the new instance would get. */
+int xlv_registry_preview(struct xlv_registry *registry, const struct xlv_lookup *lookup,
+                         struct xlv_instance *instance, enum xlv_rule *rule, struct xlv_error *e);
+
+/*
+ * Makes an instance ahead of its first use. label may be NULL; at most
+ * XLV_LABEL_MAX bytes of UTF-8 without control characters. XLV_E_EXISTS,
+ * XLV_E_INVALID.
+ */
+int xlv_registry_create(struct xlv_registry *registry, const struct xlv_uuid *uuid,
+                        enum xlv_tpm_version version, const char *label,
+                        struct xlv_instance *instance, struct xlv_error *e);
+
+int xlv_registry_get(struct xlv_registry *registry, const struct xlv_uuid *uuid,
+                     struct xlv_instance *instance, struct xlv_error *e);
+int xlv_registry_get_number(struct xlv_registry *registry, uint64_t number,
+                            struct xlv_instance *instance, struct xlv_error *e);
+
+/* Calls visit for each instance in order of number; a return != 0 ends it and is returned.
+ * visit may use the registry. */
+int xlv_registry_each(struct xlv_registry *registry,
+                      int (*visit)(const struct xlv_instance *instance, void *opaque),
+                      void *opaque, struct xlv_error *e);
+
+int xlv_registry_set_life(struct xlv_registry *registry, uint64_t number, enum xlv_life life,
+                          struct xlv_error *e);
+int xlv_registry_set_label(struct xlv_registry *registry, uint64_t number, const char *label,
+                           struct xlv_error *e);
+
+/* Notes a use: time is now. domain_uuid may be NULL. */
+int xlv_registry_used(struct xlv_registry *registry, uint64_t number, const char *domain_name,
+                      const char *domain_uuid, struct xlv_error *e);
+
+/* Bindings. bind replaces an older binding of the same (domain, devid). */
+enum xlv_binding_origin { XLV_BINDING_AUTOMATIC, XLV_BINDING_ADMINISTRATOR };
+const char *xlv_binding_origin_name(enum xlv_binding_origin origin);
+
+struct xlv_binding {
+    char domain_name[XLV_DOMAIN_NAME_MAX + 1];
+    unsigned devid;
+    enum xlv_binding_origin origin;
+};
+
+int xlv_registry_bind(struct xlv_registry *registry, uint64_t number, const char *domain_name,
+                      unsigned devid, struct xlv_error *e);
+int xlv_registry_unbind(struct xlv_registry *registry, const char *domain_name, unsigned devid,
+                        struct xlv_error *e);
+int xlv_registry_each_binding(struct xlv_registry *registry, uint64_t number,
+                              int (*visit)(const struct xlv_binding *binding, void *opaque),
+                              void *opaque, struct xlv_error *e);
+
+#endif

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Settings: see settings.h. A table of keys, each with a function that takes
+ * the value; what is derived from other values (the default key file, the
+ * user that may or may not exist) is filled in after the whole file is read.
+ */
+#include "config.h"
+
+#include "libxl-vtpm/settings.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/fd.h"
+
+#define DEFAULT_PATH XLV_SYSCONFDIR "/xen/xl-vtpm.conf"
+#define DEFAULT_USER "xl-vtpm"
+
+/* Where a value stands, for its error. */
+struct place {
+    const char *path;
+    unsigned line;
+    const char *key;
+};
+
+static int bad(const struct place *at, struct xlv_error *e, const char *value, const char *want)
+{
+    return xlv_fail(e, XLV_E_INVALID, "%s:%u: %s = %s: %s", at->path, at->line, at->key, value,
+                    want);
+}
+
+static int replace(char **field, const char *value)
+{
+    char *copy = strdup(value);
+
+    if (!copy)
+        return -ENOMEM;
+    free(*field);
+    *field = copy;
+    return 0;
+}
+
+/* Absolute, and written as it is meant: quotes are the usual mistake. */
+static int path_value(char **field, const char *value, const struct place *at, struct xlv_error *e)
+{
+    if (value[0] != '/')
+        return bad(at, e, value, "an absolute path is needed, without quotes");
+    return replace(field, value);
+}
+
+static int set_state_dir(struct xlv_settings *s, const char *value, const struct place *at,
+                         struct xlv_error *e)
+{
+    return path_value(&s->state_dir, value, at, e);
+}
+
+static int set_run_dir(struct xlv_settings *s, const char *value, const struct place *at,
+                       struct xlv_error *e)
+{
+    return path_value(&s->run_dir, value, at, e);
+}
+
+static int set_backend_program(struct xlv_settings *s, const char *value, const struct place *at,
+                               struct xlv_error *e)
+{
+    return path_value(&s->backend_program, value, at, e);
+}
+
+/* Whether there is such a user: 0, XLV_E_NOT_FOUND or -errno. */
+static int find_user(const char *name)
+{
+    char room[16384]; /* getpwnam() is not for a library that threads may use */
+    struct passwd user, *found = NULL;
+    int number = getpwnam_r(name, &user, room, sizeof(room), &found);
+
+    if (found)
+        return 0;
+    /* getpwnam(3): several numbers mean that there is none */
+    return number == 0 || number == ENOENT || number == ESRCH || number == EBADF ||
+                   number == EPERM
+               ? XLV_E_NOT_FOUND
+               : -number;
+}
+
+static int set_backend_user(struct xlv_settings *s, const char *value, const struct place *at,
+                            struct xlv_error *e)
+{
+    int rc = value[0] ? find_user(value) : 0;
+
+    if (rc == XLV_E_NOT_FOUND)
+        return bad(at, e, value, "there is no such user; make it, or leave the value empty to run "
+                                 "backends as the daemon's own user");
+    if (rc)
+        return xlv_fail(e, rc, "%s:%u: the user database cannot be read: %s", at->path, at->line,
+                        strerror(-rc));
+    return replace(&s->backend_user, value);
+}
+
+static int set_default_tpm_version(struct xlv_settings *s, const char *value,
+                                   const struct place *at, struct xlv_error *e)
+{
+    if (!strcmp(value, "2.0"))
+        s->default_tpm_version = XLV_TPM_2_0;
+    else if (!strcmp(value, "1.2"))
+        s->default_tpm_version = XLV_TPM_1_2;
+    else
+        return bad(at, e, value, "2.0 or 1.2 is needed");
+    return 0;
+}
+
+static int set_unknown_uuid(struct xlv_settings *s, const char *value, const struct place *at,
+                            struct xlv_error *e)
+{
+    if (!strcmp(value, "assign"))
+        s->unknown_uuid = XLV_UNKNOWN_UUID_ASSIGN;
+    else if (!strcmp(value, "refuse"))
+        s->unknown_uuid = XLV_UNKNOWN_UUID_REFUSE;
+    else
+        return bad(at, e, value, "assign or refuse is needed");
+    return 0;
+}
+
+static int set_max_locality(struct xlv_settings *s, const char *value, const struct place *at,
+                            struct xlv_error *e)
+{
+    if (strlen(value) != 1 || value[0] < '0' || value[0] > '0' + (int)XLV_LOCALITY_MAX)
+        return bad(at, e, value, "a number from 0 to 4 is needed");
+    s->max_locality = (unsigned)(value[0] - '0');
+    return 0;
+}
+
+static int set_master_key(struct xlv_settings *s, const char *value, const struct place *at,
+                          struct xlv_error *e)
+{
+    static const char file[] = "file:", credential[] = "credential:";
+
+    if (!strcmp(value, "none")) {
+        s->key_provider = XLV_KEY_NONE;
+        return replace(&s->key_source, "");
+    }
+    if (!strncmp(value, file, strlen(file)) && value[strlen(file)] == '/') {
+        s->key_provider = XLV_KEY_FILE;
+        return replace(&s->key_source, value + strlen(file));
+    }
+    if (!strncmp(value, credential, strlen(credential)) && value[strlen(credential)] &&
+        !strchr(value, '/')) {
+        s->key_provider = XLV_KEY_CREDENTIAL;
+        return replace(&s->key_source, value + strlen(credential));
+    }
+    return bad(at, e, value, "file:/ABSOLUTE/PATH, credential:NAME or none is needed");
+}
+
+static int set_log_level(struct xlv_settings *s, const char *value, const struct place *at,
+                         struct xlv_error *e)
+{
+    if (xlv_log_level_parse(&s->log_level, value))
+        return bad(at, e, value, "error, warning, notice, info or debug is needed");
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    bool may_be_empty;
+    int (*set)(struct xlv_settings *s, const char *value, const struct place *at,
+               struct xlv_error *e);
+} keys[] = {
+    { "state-dir", false, set_state_dir },
+    { "run-dir", false, set_run_dir },
+    { "backend-program", false, set_backend_program },
+    { "backend-user", true, set_backend_user },
+    { "default-tpm-version", false, set_default_tpm_version },
+    { "unknown-uuid", false, set_unknown_uuid },
+    { "max-locality", false, set_max_locality },
+    { "master-key", false, set_master_key },
+    { "log-level", false, set_log_level },
+};
+#define KEYS (sizeof(keys) / sizeof(keys[0]))
+
+/* The built-in values that depend on nothing else. */
+static int start(struct xlv_settings *s)
+{
+    *s = (struct xlv_settings){
+        .state_dir = strdup(XLV_LOCALSTATEDIR "/lib/xl-vtpm"),
+        .run_dir = strdup(XLV_RUNSTATEDIR "/xl-vtpm"),
+        .backend_program = strdup(XLV_LIBEXECDIR "/xl-vtpm/vtpm-backend"),
+        .default_tpm_version = XLV_TPM_2_0,
+        .unknown_uuid = XLV_UNKNOWN_UUID_ASSIGN,
+        .max_locality = 0,
+        .key_provider = XLV_KEY_FILE,
+        .log_level = XLV_LOG_INFO,
+    };
+    if (s->state_dir && s->run_dir && s->backend_program)
+        return 0;
+    xlv_settings_deinit(s);
+    return -ENOMEM;
+}
+
+/* The rest: what was not set and depends on what was, or on the machine. */
+static int finish(struct xlv_settings *s)
+{
+    if (!s->backend_user)
+        s->backend_user = strdup(find_user(DEFAULT_USER) == 0 ? DEFAULT_USER : "");
+    if (!s->key_source && asprintf(&s->key_source, "%s/master.key", s->state_dir) < 0)
+        s->key_source = NULL;
+    if (s->backend_user && s->key_source)
+        return 0;
+    xlv_settings_deinit(s);
+    return -ENOMEM;
+}
+
+int xlv_settings_init(struct xlv_settings *settings)
+{
+    int rc = start(settings);
+
+    return rc ? rc : finish(settings);
+}
+
+void xlv_settings_deinit(struct xlv_settings *settings)
+{
+    free(settings->state_dir);
+    free(settings->run_dir);
+    free(settings->backend_program);
+    free(settings->backend_user);
+    free(settings->key_source);
+    *settings = (struct xlv_settings){ .state_dir = NULL };
+}
+
+static bool blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+/* Cuts blanks at both ends, in place. */
+static char *trim(char *text)
+{
+    char *end;
+
+    while (blank(*text))
+        text++;
+    end = text + strlen(text);
+    while (end > text && blank(end[-1]))
+        end--;
+    *end = '\0';
+    return text;
+}
+
+/* One line, NUL-terminated, may be changed. seen: the line of each key so far. */
+static int take_line(struct xlv_settings *s, char *line, struct place *at, unsigned seen[KEYS],
+                     struct xlv_error *e)
+{
+    char *equals, *key, *value;
+    size_t i;
+    int rc;
+
+    if (strlen(line) > XLV_CONFIG_LINE_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "%s:%u: the line is longer than %u bytes", at->path,
+                        at->line, XLV_CONFIG_LINE_MAX);
+    line = trim(line);
+    if (!*line || *line == '#')
+        return 0;
+    for (const char *p = line; *p; p++)
+        if ((unsigned char)*p < ' ' && *p != '\t')
+            return xlv_fail(e, XLV_E_INVALID, "%s:%u: there is a control character in the line",
+                            at->path, at->line);
+    equals = strchr(line, '=');
+    if (!equals)
+        return xlv_fail(e, XLV_E_INVALID, "%s:%u: \"%.80s\" has no '='; lines are \"key = value\"",
+                        at->path, at->line, line);
+    *equals = '\0';
+    key = trim(line);
+    value = trim(equals + 1);
+    for (i = 0; i < KEYS; i++)
+        if (!strcmp(key, keys[i].name))
+            break;
+    if (i == KEYS)
+        return xlv_fail(e, XLV_E_INVALID,
+                        "%s:%u: unknown key \"%.80s\"; xl-vtpm.conf(5) lists those there are",
+                        at->path, at->line, key);
+    if (seen[i])
+        return xlv_fail(e, XLV_E_INVALID, "%s:%u: %s is set already in line %u", at->path,
+                        at->line, key, seen[i]);
+    seen[i] = at->line;
+    at->key = key;
+    if (!*value && !keys[i].may_be_empty)
+        return bad(at, e, "", "a value is needed");
+    if (strstr(value, " #") || strstr(value, "\t#"))
+        return bad(at, e, value, "a comment needs a line of its own");
+    rc = keys[i].set(s, value, at, e);
+    return rc == -ENOMEM ? xlv_fail(e, rc, "no memory to read %s", at->path) : rc;
+}
+
+static int read_file(int fd, const char *path, char **text, size_t *length, struct xlv_error *e)
+{
+    char *data XLV_FREE = NULL;
+    struct stat st;
+    int rc;
+
+    if (fstat(fd, &st) < 0)
+        return xlv_fail(e, -errno, "%s cannot be read: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return xlv_fail(e, XLV_E_INVALID, "%s is not a file", path);
+    if (st.st_size > (off_t)XLV_CONFIG_FILE_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "%s is larger than %u bytes; that is no configuration",
+                        path, XLV_CONFIG_FILE_MAX);
+    data = malloc((size_t)st.st_size + 1);
+    if (!data)
+        return xlv_fail(e, -ENOMEM, "no memory to read %s", path);
+    rc = xlv_read_all(fd, data, (size_t)st.st_size);
+    if (rc)
+        return xlv_fail(e, rc, "%s cannot be read: %s", path, strerror(-rc));
+    data[st.st_size] = '\0';
+    if (strlen(data) != (size_t)st.st_size)
+        return xlv_fail(e, XLV_E_INVALID, "%s has a NUL byte in it; that is no configuration",
+                        path);
+    *length = (size_t)st.st_size;
+    *text = data;
+    data = NULL;
+    return 0;
+}
+
+int xlv_settings_load(struct xlv_settings *settings, const char *path, struct xlv_error *e)
+{
+    struct place at = { .path = path ? path : DEFAULT_PATH };
+    unsigned seen[KEYS] = { 0 };
+    char *text XLV_FREE = NULL;
+    int fd XLV_CLOSE = -1;
+    size_t length = 0;
+    int rc;
+
+    rc = start(settings);
+    if (rc)
+        return xlv_fail(e, rc, "no memory for the settings");
+    fd = open(at.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 && (path || errno != ENOENT)) {
+        rc = xlv_fail(e, errno == ENOENT ? XLV_E_NOT_FOUND : -errno,
+                      "the configuration file %s cannot be opened: %s", at.path, strerror(errno));
+        goto out;
+    }
+    if (fd >= 0) {
+        rc = read_file(fd, at.path, &text, &length, e);
+        for (char *line = text, *next; !rc && line; line = next) {
+            next = strchr(line, '\n');
+            if (next)
+                *next++ = '\0';
+            at.line++;
+            rc = take_line(settings, line, &at, seen, e);
+        }
+    }
+    if (!rc) {
+        rc = finish(settings);
+        if (rc)
+            xlv_fail(e, rc, "no memory for the settings");
+    }
+out:
+    if (rc)
+        xlv_settings_deinit(settings);
+    return rc;
+}

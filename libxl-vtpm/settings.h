@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Settings: /etc/xen/xl-vtpm.conf, "key = value" lines, '#' comments; the man
+ * page xl-vtpm.conf(5) documents every key. Unknown keys, double keys and
+ * values that do not parse are refused with file and line.
+ *
+ *   key                    default                                    meaning
+ *   state-dir              /var/lib/xl-vtpm                           registry, instances
+ *   run-dir                /run/xl-vtpm                               sockets, journals
+ *   backend-program        <libexecdir>/xl-vtpm/vtpm-backend
+ *   backend-user           xl-vtpm, where it exists                   user of backends ("" = ours)
+ *   default-tpm-version    2.0                                        2.0 or 1.2
+ *   unknown-uuid           assign                                     assign or refuse
+ *   max-locality           0                                          0 to 4
+ *   master-key             file:<state-dir>/master.key                file:PATH,
+ *                                                                     credential:NAME, none
+ *   log-level              info
+ */
+#ifndef XLV_SETTINGS_H
+#define XLV_SETTINGS_H
+
+#include "common/error.h"
+#include "common/log.h"
+#include "include/launch.h"
+#include "libxl-vtpm/registry.h"
+
+enum xlv_key_provider { XLV_KEY_FILE, XLV_KEY_CREDENTIAL, XLV_KEY_NONE };
+
+struct xlv_settings {
+    char *state_dir, *run_dir, *backend_program, *backend_user; /* owned */
+    enum xlv_tpm_version default_tpm_version;
+    enum xlv_unknown_uuid unknown_uuid;
+    unsigned max_locality;
+    enum xlv_key_provider key_provider;
+    char *key_source; /* path or credential name; owned */
+    enum xlv_log_level log_level;
+};
+
+/* The built-in defaults. */
+int xlv_settings_init(struct xlv_settings *settings);
+void xlv_settings_deinit(struct xlv_settings *settings);
+
+/*
+ * Reads path over the defaults. path NULL: the default path, which may be
+ * missing; a path that was given must exist. On error settings is as after
+ * deinit and e names file, line and reason.
+ */
+int xlv_settings_load(struct xlv_settings *settings, const char *path, struct xlv_error *e);
+
+#endif

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The administrator's work on states beside the real daemon and real backends: a change of the
+ * master key under running guests, killed and gone on with; a damaged state and the choice of the
+ * other slot; quarantine. What a guest wrote is there again afterwards.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "tests/integration/scene.h"
+
+#define UUID_C "6a1c7c0e-2f8b-4d0a-9b38-3e5f0a7d9c11"
+#define KILLS 24
+
+static char said[4096]; /* what the last command wrote, both streams */
+
+static void out_path(char path[160])
+{
+    snprintf(path, 160, "%s/out", H.dir);
+}
+
+/* Starts `xl-vtpm ARGUMENT...`. */
+static pid_t command_start(const char *const *arguments)
+{
+    char program[520], conf[160], out[160];
+    const char *argv[12] = { "xl-vtpm", "-c", conf };
+    pid_t pid;
+    int fd;
+
+    snprintf(program, sizeof(program), "%.*s", (int)strlen(H.daemon_program) - 1,
+             H.daemon_program);
+    snprintf(conf, sizeof(conf), "%s/xl-vtpm.conf", H.dir);
+    out_path(out);
+    for (int i = 0; arguments[i]; i++)
+        argv[3 + i] = arguments[i];
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid)
+        return pid;
+    fd = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    dup2(fd, STDOUT_FILENO);
+    dup2(fd, STDERR_FILENO);
+    close(STDIN_FILENO);
+    open("/dev/null", O_RDONLY);
+    execv(program, (char *const *)argv);
+    _exit(127);
+}
+
+static int command_end(pid_t pid)
+{
+    char out[160];
+    ssize_t n;
+    int status, fd;
+
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    out_path(out);
+    fd = open(out, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? 0 : read(fd, said, sizeof(said) - 1);
+    said[n > 0 ? n : 0] = '\0';
+    if (fd >= 0)
+        close(fd);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+#define COMMAND(...) command_end(command_start((const char *const[]){ __VA_ARGS__, NULL }))
+
+static void expect_code(int code, int want)
+{
+    if (code != want)
+        fail_msg("exit code %d instead of %d; it said: %s", code, want, said);
+}
+
+static void expect_said(const char *text)
+{
+    if (!strstr(said, text))
+        fail_msg("'%s' is not in: %s", text, said);
+}
+
+static bool exists(const char *name)
+{
+    char path[256];
+
+    snprintf(path, sizeof(path), "%s/state/%s", H.dir, name);
+    return access(path, F_OK) == 0;
+}
+
+static void flip(unsigned number, unsigned slot)
+{
+    char path[256], byte;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/state/instances/%u/slot-%u", H.dir, number, slot);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pread(fd, &byte, 1, 700), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, 700), 1);
+    close(fd);
+}
+
+static void quarantine(unsigned number)
+{
+    char line[400];
+
+    snprintf(line, sizeof(line), "sqlite3 %s/state/vtpm.db \"PRAGMA busy_timeout = 10000; UPDATE "
+             "instance SET life = 'quarantined' WHERE number = %u\" >/dev/null", H.dir, number);
+    assert_int_equal(system(line), 0);
+}
+
+static void write_nv(struct vm *v, const char *text)
+{
+    uint8_t data[TPM2_NV_SIZE] = { 0 };
+
+    memcpy(data, text, strlen(text));
+    assert_int_equal(tpm2_nv_write(v->f, data), 0);
+}
+
+static void assert_nv(struct vm *v, const char *text)
+{
+    uint8_t data[TPM2_NV_SIZE] = { 0 }, back[TPM2_NV_SIZE];
+
+    memcpy(data, text, strlen(text));
+    assert_int_equal(tpm2_nv_read(v->f, back), 0);
+    assert_memory_equal(back, data, sizeof(data));
+}
+
+static void boot_and_define(struct vm *v, uint32_t domid, const char *uuid, const char *text)
+{
+    vm_boot(v, domid, uuid);
+    assert_int_equal(tpm2_nv_define(v->f), 0);
+    write_nv(v, text);
+}
+
+static void close_driver(struct vm *v)
+{
+    assert_int_equal(fx_frontend_close(v->f, SOON), 0);
+    fx_frontend_free(v->f);
+    v->f = NULL;
+}
+
+static void open_driver(struct vm *v)
+{
+    assert_int_equal(fx_frontend_open(&v->f, v->g, &v->dev, 0), 0);
+    assert_int_equal(fx_frontend_set_state(v->f, XenbusStateInitialising), 0);
+    assert_int_equal(fx_frontend_wait_backend(v->f, XenbusStateInitWait, SOON), 0);
+    assert_int_equal(fx_frontend_connect(v->f, SOON), 0);
+}
+
+static void boot_and_find(uint32_t domid, const char *uuid, const char *text)
+{
+    struct vm v;
+
+    vm_boot(&v, domid, uuid);
+    assert_nv(&v, text);
+    vm_shutdown(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+}
+
+static void the_master_key_changes_under_running_guests(void)
+{
+    pid_t pids[MAX_BACKENDS];
+    struct vm a, b, c;
+
+    boot_and_define(&b, 6, UUID_B, "b");
+    vm_shutdown(&b);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    boot_and_define(&a, 5, UUID_A, "a");
+    extend(&a, 7, "boot");
+
+    expect_code(COMMAND("rekey"), 6);
+    expect_said("is left: in use by domain 5 (device 0)");
+    expect_said("sealed under the new key: 1,");
+    assert_true(exists("master.key") && exists("master.key.new"));
+
+    /* the one that runs is still under the old key, whoever serves it */
+    write_nv(&a, "a, again");
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    process_kill(pids[0]);
+    assert_nv(&a, "a, again");
+    assert_pcr(&a, 7, "boot", 1);
+    /* the others under the new one */
+    vm_boot(&b, 16, UUID_B);
+    assert_nv(&b, "b");
+    boot_and_define(&c, 7, UUID_C, "c");
+    /* also for a daemon that starts in between */
+    daemon_kill(&H);
+    assert_int_equal(daemon_start(&H), 0);
+    vm_random(&a);
+    assert_true(backends_wait(&H, 3, pids, SOON));
+    for (int i = 0; i < 3; i++)
+        process_kill(pids[i]);
+    assert_nv(&a, "a, again");
+    assert_pcr(&a, 7, "boot", 1);
+    assert_nv(&b, "b");
+    assert_nv(&c, "c");
+
+    vm_shutdown(&b);
+    vm_shutdown(&c);
+    assert_true(backends_wait(&H, 1, NULL, SOON));
+    expect_code(COMMAND("rekey"), 6);
+    expect_said("since an earlier run: 2");
+    vm_shutdown(&a);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("rekey"), 0);
+    assert_false(exists("master.key.new"));
+
+    boot_and_find(8, UUID_A, "a, again");
+    boot_and_find(9, UUID_B, "b");
+    assert_int_equal(daemon_stop(&H), 0);
+    assert_int_equal(daemon_start(&H), 0);
+    boot_and_find(10, UUID_C, "c");
+}
+
+static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
+{
+    pid_t pids[MAX_BACKENDS];
+    struct vm v;
+
+    /* the driver is unloaded: no backend, and the boot is not over */
+    boot_and_define(&v, 5, UUID_A, "a");
+    extend(&v, 7, "boot");
+    vm_random(&v); /* the last record is one without the permanent state */
+    close_driver(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("rekey"), 0);
+    expect_said("sealed under the new key: 1,");
+    open_driver(&v);
+    assert_pcr(&v, 7, "boot", 1);
+    assert_nv(&v, "a");
+
+    /* daemon and backend die together */
+    extend(&v, 7, "boot");
+    vm_random(&v);
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    daemon_kill(&H);
+    process_kill(pids[0]);
+    expect_code(COMMAND("rekey"), 0);
+    expect_said("sealed under the new key: 1,");
+    expect_code(COMMAND("rekey"), 0);
+    assert_int_equal(daemon_start(&H), 0);
+    assert_pcr(&v, 7, "boot", 2);
+    write_nv(&v, "b");
+    vm_shutdown(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    boot_and_find(6, UUID_A, "b");
+    assert_false(log_has(&H, "power cut"));
+}
+
+static void a_change_of_key_that_is_killed_costs_no_guest_its_tpm(void)
+{
+    static const char *const rekey[] = { "rekey", NULL };
+    int64_t took, killed = 0, finished = 0;
+    struct vm a, b, c;
+
+    boot_and_define(&a, 5, UUID_A, "a");
+    vm_shutdown(&a);
+    boot_and_define(&b, 6, UUID_B, "b");
+    vm_shutdown(&b);
+    /* a boot that is not over, without a backend */
+    boot_and_define(&c, 7, UUID_C, "c");
+    extend(&c, 7, "boot");
+    vm_random(&c);
+    close_driver(&c);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    took = fx_now();
+    expect_code(COMMAND("rekey"), 0);
+    took = (fx_now() - took) * 1000 + 1000; /* microseconds */
+    for (int i = 0; i < KILLS; i++) {
+        pid_t pid = command_start(rekey);
+        int code;
+
+        /* spread over its life; the exact points are tests/fault/test-rekey's */
+        usleep((useconds_t)(took * i / KILLS));
+        kill(pid, SIGKILL);
+        code = command_end(pid);
+        if (code == 0) {
+            finished++;
+        } else {
+            expect_code(code, 128 + SIGKILL);
+            killed++;
+        }
+        if (i % 4 == 1) {
+            daemon_kill(&H);
+            assert_int_equal(daemon_start(&H), 0);
+        }
+        expect_code(COMMAND("recover", "1"), 0);
+        expect_code(COMMAND("recover", "2"), 0);
+        expect_code(COMMAND("recover", "3"), 0);
+        if (i % 8 == 1)
+            boot_and_find(10 + (uint32_t)i, UUID_A, "a");
+        if (i % 8 == 5)
+            boot_and_find(10 + (uint32_t)i, UUID_B, "b");
+    }
+    print_message("# %d runs killed, %d had finished before\n", (int)killed, (int)finished);
+    assert_true(killed > KILLS / 4);
+    expect_code(COMMAND("rekey"), 0);
+    assert_false(exists("master.key.new"));
+    open_driver(&c);
+    assert_pcr(&c, 7, "boot", 1);
+    assert_nv(&c, "c");
+    vm_shutdown(&c);
+    boot_and_find(60, UUID_A, "a");
+    boot_and_find(61, UUID_B, "b");
+    boot_and_find(62, UUID_C, "c");
+    assert_false(log_has(&H, "power cut"));
+}
+
+static void a_damaged_state_is_served_again_after_a_choice(void)
+{
+    struct vm v;
+
+    boot_and_define(&v, 5, UUID_A, "here");
+    expect_code(COMMAND("recover", "1"), 4);
+    expect_said("instance 1 is in use by domain 5 (device 0)");
+    vm_shutdown(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("recover", "1"), 0);
+    flip(1, strstr(said, "slot 0 is the newest") ? 0 : 1);
+    expect_code(COMMAND("recover", "1"), 1);
+    expect_said("is damaged");
+    expect_said("to go on with slot");
+    /* not served, not replaced */
+    assert_int_equal(vm_create(&v, 6, UUID_A), 0);
+    assert_int_equal(fx_frontend_open(&v.f, v.g, &v.dev, 0), 0);
+    assert_int_equal(fx_frontend_publish(v.f), 0);
+    assert_int_equal(fx_frontend_wait_backend(v.f, XenbusStateClosing, SOON), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("recover", "--yes", "--use-slot",
+                        strstr(said, "--use-slot 0") ? "0" : "1", "1"), 0);
+    expect_said("what was in the other slot is kept in");
+    boot_and_find(7, UUID_A, "here");
+}
+
+static void out_of_quarantine(bool offline)
+{
+    struct vm v;
+
+    boot_and_define(&v, 5, UUID_A, "kept");
+    vm_shutdown(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    quarantine(1);
+    assert_int_equal(vm_create(&v, 6, UUID_A), -ENOENT);
+    fx_guest_close(v.g);
+    assert_int_equal(fx_vtpm_vanish(H.m, &v.dev), 0);
+    expect_code(COMMAND("recover", "1"), 0);
+    expect_said("to have it served again");
+    /* offline: the daemon is not told */
+    expect_code(offline ? COMMAND("--offline", "recover", "--release", "1")
+                        : COMMAND("recover", "--release", "1"), 0);
+    boot_and_find(7, UUID_A, "kept");
+    expect_code(COMMAND("show", "1"), 0);
+    expect_said("life           ready");
+}
+
+static void the_daemon_lets_an_instance_out_of_quarantine(void)
+{
+    out_of_quarantine(false);
+}
+
+static void the_daemon_notices_a_release_that_nobody_told_it(void)
+{
+    out_of_quarantine(true);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        SCENE("", the_master_key_changes_under_running_guests, NULL, false, 0),
+        SCENE("", a_boot_goes_on_where_the_key_changed_without_its_backend, NULL, false, 0),
+        SCENE("", a_change_of_key_that_is_killed_costs_no_guest_its_tpm, NULL, false, 0),
+        SCENE("", a_damaged_state_is_served_again_after_a_choice, NULL, false, 0),
+        SCENE("", the_daemon_lets_an_instance_out_of_quarantine, NULL, false, 0),
+        SCENE("", the_daemon_notices_a_release_that_nobody_told_it, NULL, false, 0),
+    };
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests_name("states", tests, NULL, NULL);
+}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+#
+# xl-vtpm from the outside, in TAP: runs the command on the configuration
+# $dir/conf, keeps what it said, and judges it. $build and $dir are the test's.
+#
+#   ok NAME CONDITION...   one test
+#   run ARGUMENT...        leaves $code, $out, $err and the files out and err in $dir
+#   is, has, code, field   conditions and what they ask for
+n=0
+ok() { # ok NAME CONDITION...
+    local name=$1
+    shift
+    n=$((n + 1))
+    if "$@" >"$dir/why" 2>&1; then
+        echo "ok $n - $name"
+    else
+        echo "not ok $n - $name"
+        sed 's/^/# /' "$dir/why"
+        echo "#   failed: $*"
+        echo "#   code $code, stdout:"
+        sed 's/^/#     /' "$dir/out"
+        echo "#   stderr:"
+        sed 's/^/#     /' "$dir/err"
+    fi
+}
+
+run() {
+    "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    code=$?
+    out=$(cat "$dir/out")
+    err=$(cat "$dir/err")
+}
+is() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; false; }; }
+has() { case $1 in *"$2"*) ;; *) echo "'$2' is not in it"; false ;; esac; }
+code() { is "$code" "$1"; }
+field() { jq -r "$1" "$dir/out"; }

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* TPM commands and error responses: backend/command.h. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/command.h"
+
+static const uint8_t v12[] = "\x00\xc1\x00\x00\x00\x0a\x00\x00\x00\x50";
+static const uint8_t v20[] = "\x80\x01\x00\x00\x00\x0a\x00\x00\x01\x7b";
+static const uint8_t v20_sessions[] = "\x80\x02\x00\x00\x00\x0a\x00\x00\x01\x7b";
+
+static void expect(enum xlv_tpm_version version, const uint8_t *request, size_t length,
+                   enum xlv_command_fault fault, const char *want)
+{
+    uint8_t response[XLV_TPM_HEADER_SIZE];
+
+    memset(response, 0xee, sizeof(response));
+    assert_int_equal(xlv_command_error(version, request, length, fault, response), 10);
+    assert_memory_equal(response, want, 10);
+}
+
+static void errors_of_tpm_1_2(void **unused)
+{
+    (void)unused;
+    expect(XLV_TPM_1_2, v12, 10, XLV_FAULT_SIZE, "\x00\xc4\0\0\0\x0a\0\0\0\x19");
+    expect(XLV_TPM_1_2, v12, 10, XLV_FAULT_LOCALITY, "\x00\xc4\0\0\0\x0a\0\0\0\x3d");
+    expect(XLV_TPM_1_2, v12, 10, XLV_FAULT_PAGES, "\x00\xc4\0\0\0\x0a\0\0\0\x1f");
+    expect(XLV_TPM_1_2, v12, 10, XLV_FAULT_STORAGE, "\x00\xc4\0\0\0\x0a\0\0\0\x09");
+    expect(XLV_TPM_1_2, v12, 10, XLV_FAULT_FAILURE, "\x00\xc4\0\0\0\x0a\0\0\0\x09");
+    expect(XLV_TPM_1_2, v12, 10, XLV_FAULT_RESPONSE_SIZE, "\x00\xc4\0\0\0\x0a\0\0\0\x17");
+    /* an error response never carries authorization */
+    expect(XLV_TPM_1_2, (const uint8_t *)"\x00\xc2", 2, XLV_FAULT_SIZE,
+           "\x00\xc4\0\0\0\x0a\0\0\0\x19");
+    expect(XLV_TPM_1_2, v20, 10, XLV_FAULT_SIZE, "\x00\xc4\0\0\0\x0a\0\0\0\x19");
+    expect(XLV_TPM_1_2, NULL, 0, XLV_FAULT_SIZE, "\x00\xc4\0\0\0\x0a\0\0\0\x19");
+}
+
+static void errors_of_tpm_2_0(void **unused)
+{
+    (void)unused;
+    expect(XLV_TPM_2_0, v20, 10, XLV_FAULT_SIZE, "\x80\x01\0\0\0\x0a\0\0\x01\x42");
+    expect(XLV_TPM_2_0, v20, 10, XLV_FAULT_LOCALITY, "\x80\x01\0\0\0\x0a\0\0\x09\x07");
+    expect(XLV_TPM_2_0, v20, 10, XLV_FAULT_PAGES, "\x80\x01\0\0\0\x0a\0\0\x09\x04");
+    expect(XLV_TPM_2_0, v20, 10, XLV_FAULT_STORAGE, "\x80\x01\0\0\0\x0a\0\0\x09\x23");
+    expect(XLV_TPM_2_0, v20, 10, XLV_FAULT_FAILURE, "\x80\x01\0\0\0\x0a\0\0\x01\x01");
+    expect(XLV_TPM_2_0, v20, 10, XLV_FAULT_RESPONSE_SIZE, "\x80\x01\0\0\0\x0a\0\0\x01\x54");
+    /* Part 1: an error response has no sessions, whatever the command had */
+    expect(XLV_TPM_2_0, v20_sessions, 10, XLV_FAULT_SIZE, "\x80\x01\0\0\0\x0a\0\0\x01\x42");
+    /* a 1.2 command at a 2.0 TPM: TPM_RC_BAD_TAG in a 1.2 response */
+    expect(XLV_TPM_2_0, v12, 10, XLV_FAULT_SIZE, "\x00\xc4\0\0\0\x0a\0\0\0\x1e");
+    /* too short even for a tag */
+    expect(XLV_TPM_2_0, v20, 1, XLV_FAULT_SIZE, "\x80\x01\0\0\0\x0a\0\0\x01\x42");
+    expect(XLV_TPM_2_0, NULL, 0, XLV_FAULT_SIZE, "\x80\x01\0\0\0\x0a\0\0\x01\x42");
+}
+
+static void codes_are_read_only_where_there_are_any(void **unused)
+{
+    (void)unused;
+    assert_int_equal(xlv_command_code(v20, 10), 0x17b);
+    for (size_t n = 0; n < 10; n++)
+        assert_int_equal(xlv_command_code(v20, n), 0);
+    assert_int_equal(xlv_response_code((const uint8_t *)"\x80\x01\0\0\0\x0a\0\0\x01\x42", 10),
+                     0x142);
+    for (size_t n = 0; n < 10; n++)
+        assert_int_equal(xlv_response_code(v20, n), 9);
+}
+
+static void commands_say_their_own_length(void **unused)
+{
+    uint8_t out[8][XLV_COMMAND_MAX], entropy[32] = { 1 };
+    size_t length[8];
+
+    (void)unused;
+    length[0] = xlv_command_startup(XLV_TPM_2_0, out[0]);
+    length[1] = xlv_command_startup(XLV_TPM_1_2, out[1]);
+    length[2] = xlv_command_shutdown(out[2]);
+    length[3] = xlv_command_stir(entropy, sizeof(entropy), out[3]);
+    length[4] = xlv_command_presence(XLV_PRESENCE_LOCK | XLV_PRESENCE_NOT_PRESENT, out[4]);
+    length[5] = xlv_command_physical_activate(out[5]);
+    length[6] = xlv_command_create_ek(entropy, out[6]);
+    length[7] = xlv_command_nv_lock(out[7]);
+    for (size_t i = 0; i < 8; i++) {
+        assert_in_range(length[i], 10, XLV_COMMAND_MAX);
+        assert_int_equal((uint32_t)out[i][2] << 24 | out[i][3] << 16 | out[i][4] << 8 | out[i][5],
+                         length[i]);
+    }
+    assert_memory_equal(out[0], "\x80\x01\0\0\0\x0c\0\0\x01\x44\0\0", 12);
+    assert_memory_equal(out[1], "\x00\xc1\0\0\0\x0c\0\0\0\x99\0\x01", 12);
+    assert_memory_equal(out[2], "\x80\x01\0\0\0\x0c\0\0\x01\x45\0\0", 12);
+    assert_memory_equal(out[4], "\x00\xc1\0\0\0\x0c\x40\0\0\x0a\0\x14", 12);
+}
+
+static void a_shutdown_counts_only_when_it_succeeded(void **unused)
+{
+    static const uint8_t good[] = "\x80\x01\0\0\0\x0a\0\0\0\0";
+    static const uint8_t bad[] = "\x80\x01\0\0\0\x0a\0\0\x01\x01";
+    uint8_t out[XLV_COMMAND_MAX];
+    size_t length = xlv_command_shutdown(out);
+
+    (void)unused;
+    assert_true(xlv_command_was_shutdown(out, length, good, 10));
+    assert_false(xlv_command_was_shutdown(out, length, bad, 10));
+    assert_false(xlv_command_was_shutdown(out, length, NULL, 0));
+    assert_false(xlv_command_was_shutdown(NULL, 0, good, 10));
+    out[11] = 1; /* TPM_SU_STATE is another promise */
+    assert_false(xlv_command_was_shutdown(out, length, good, 10));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(errors_of_tpm_1_2),
+        cmocka_unit_test(errors_of_tpm_2_0),
+        cmocka_unit_test(codes_are_read_only_where_there_are_any),
+        cmocka_unit_test(commands_say_their_own_length),
+        cmocka_unit_test(a_shutdown_counts_only_when_it_succeeded),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,1787 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The session: backend/session.h. The page is memory of this test, slots and
+ * journal are temporary files, the port is the one below. A kill is: take k
+ * steps, then forget the session; what lives on is the page, the files, and
+ * nothing else.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "backend/cancel.h"
+#include "backend/command.h"
+#include "backend/engine.h"
+#include "backend/journal.h"
+#include "backend/manufacture.h"
+#include "backend/ring.h"
+#include "backend/session.h"
+#include "backend/store.h"
+#include "common/log.h"
+#include "tests/unit/tpm.h"
+
+/* --- the port: a frontend that is a piece of memory ----------------------- */
+
+struct xlv_port {
+    uint8_t page[XLV_PAGE_SIZE];
+    uint8_t extra[XLV_EXTRA_PAGES_MAX][XLV_PAGE_SIZE]; /* granted as 900, 901 */
+    unsigned notified, maps, unmaps;
+};
+
+void *xlv_port_page(struct xlv_port *port)
+{
+    return port->page;
+}
+
+void xlv_port_notify(struct xlv_port *port)
+{
+    port->notified++;
+}
+
+void *xlv_port_map(struct xlv_port *port, const uint32_t *refs, size_t count)
+{
+    if (count > XLV_EXTRA_PAGES_MAX)
+        return NULL;
+    for (size_t i = 0; i < count; i++)
+        if (refs[i] != 900 + i)
+            return NULL;
+    port->maps++;
+    return port->extra;
+}
+
+void xlv_port_unmap(struct xlv_port *port, void *pages, size_t count)
+{
+    (void)count;
+    if (pages)
+        port->unmaps++;
+}
+
+/* --- the machine ---------------------------------------------------------- */
+
+static const struct xlv_uuid uuid = { .b = { 1, 2, 3 } };
+static const uint8_t store_key[XLV_KEY_SIZE] = { 's' }, journal_key[XLV_KEY_SIZE] = { 'j' };
+
+struct machine {
+    enum xlv_tpm_version version;
+    int slots[2], journal_fd;
+    struct xlv_port port;
+    struct xlv_ring_id ring;
+    uint32_t max_locality;
+    /* of the process */
+    struct xlv_store *store;
+    struct xlv_journal *journal;
+    struct xlv_session *session;
+};
+
+static struct {
+    uint8_t *data;
+    size_t length;
+} factory[2];
+
+static int temporary(void)
+{
+    char name[] = "/tmp/xlv-session-XXXXXX";
+    int fd = mkostemp(name, O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    unlink(name);
+    return fd;
+}
+
+#define OK(call) \
+    do { \
+        struct xlv_error e = XLV_ERROR_INIT; \
+        int r_ = (call); \
+        if (r_) \
+            fail_msg("%s: %d %s", #call, r_, e.text); \
+    } while (0)
+
+static void new_machine_with_empty_store(struct machine *m, enum xlv_tpm_version version)
+{
+    memset(m, 0, sizeof(*m));
+    m->version = version;
+    m->ring = (struct xlv_ring_id){ .domid = 5, .ring_ref = 17, .event_channel = 23 };
+    m->journal_fd = temporary();
+    for (unsigned i = 0; i < 2; i++) {
+        m->slots[i] = temporary();
+        OK(xlv_store_prepare(m->slots[i], &e));
+    }
+}
+
+static void new_machine(struct machine *m, enum xlv_tpm_version version)
+{
+    const unsigned i = version == XLV_TPM_2_0;
+    struct xlv_store *store;
+    uint64_t generation;
+    uint8_t *data;
+    size_t length;
+
+    new_machine_with_empty_store(m, version);
+    OK(xlv_store_new(&store, m->slots, &uuid, store_key, &e));
+    assert_int_equal(xlv_store_load(store, &data, &length, &generation, NULL), XLV_E_EMPTY);
+    OK(xlv_store_commit(store, factory[i].data, factory[i].length, &generation, &e));
+    xlv_store_free(store);
+}
+
+static int try_start(struct machine *m, struct xlv_error *e)
+{
+    struct xlv_session_config config = {
+        .version = m->version,
+        .ring = m->ring,
+        .max_locality = m->max_locality,
+        .port = &m->port,
+    };
+    int r = xlv_store_new(&m->store, m->slots, &uuid, store_key, e);
+
+    if (!r)
+        r = xlv_journal_new(&m->journal, m->journal_fd, &uuid, journal_key, e);
+    config.store = m->store;
+    config.journal = m->journal;
+    return r ? r : xlv_session_new(&m->session, &config, e);
+}
+
+static void start(struct machine *m)
+{
+    OK(try_start(m, &e));
+}
+
+static void kill_it(struct machine *m)
+{
+    xlv_session_free(m->session);
+    xlv_journal_free(m->journal);
+    xlv_store_free(m->store);
+    m->session = NULL;
+    m->journal = NULL;
+    m->store = NULL;
+    assert_int_equal(m->port.maps, m->port.unmaps);
+}
+
+static void end(struct machine *m)
+{
+    kill_it(m);
+    close(m->slots[0]);
+    close(m->slots[1]);
+    close(m->journal_fd);
+}
+
+static struct xlv_session_status status(struct machine *m)
+{
+    struct xlv_session_status s;
+
+    xlv_session_status(m->session, &s);
+    return s;
+}
+
+/* --- the frontend --------------------------------------------------------- */
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+static uint32_t length_field(const struct machine *m)
+{
+    uint32_t v;
+
+    memcpy(&v, m->port.page, sizeof(v));
+    return v;
+}
+
+static uint8_t page_state(const struct machine *m)
+{
+    return m->port.page[4];
+}
+
+static void submit(struct machine *m, struct cmd c)
+{
+    memcpy(m->port.page + 8, c.b, c.n);
+    put32(m->port.page, (uint32_t)c.n);
+    m->port.page[5] = m->port.page[6] = m->port.page[7] = 0;
+    m->port.page[4] = XLV_RING_SUBMIT;
+}
+
+struct answer {
+    uint8_t b[4096];
+    size_t n;
+    uint32_t code;
+};
+
+static void take_answer(struct machine *m, struct answer *a)
+{
+    assert_int_equal(page_state(m), XLV_RING_FINISH);
+    a->n = length_field(m);
+    assert_in_range(a->n, 10, 4088);
+    memcpy(a->b, m->port.page + 8, a->n);
+    assert_int_equal(get32(a->b + 2), a->n);
+    a->code = xlv_response_code(a->b, a->n);
+}
+
+static void work(struct machine *m)
+{
+    OK(xlv_session_work(m->session, &e));
+}
+
+static void ask(struct machine *m, struct cmd c, struct answer *a)
+{
+    unsigned before = m->port.notified;
+
+    submit(m, c);
+    work(m);
+    assert_int_equal(m->port.notified, before + 1);
+    take_answer(m, a);
+}
+
+static void good(struct machine *m, struct cmd c, struct answer *a)
+{
+    ask(m, c, a);
+    if (a->code)
+        fail_msg("command 0x%x: error 0x%x", xlv_command_code(c.b, c.n), a->code);
+}
+
+static void nothing_to_do(struct machine *m)
+{
+    assert_int_equal(xlv_session_work(m->session, NULL), XLV_E_EMPTY);
+}
+
+static uint64_t counter_value(const struct answer *a)
+{
+    return (uint64_t)get32(a->b + 16) << 32 | get32(a->b + 20);
+}
+
+#define COUNTER 0x01500001u
+#define ORDERLY 0x01500002u
+#define PLAIN 0x01500003u
+
+static void define_counters(struct machine *m)
+{
+    struct answer a;
+
+    good(m, tpm2_nv_define(COUNTER, TPM2_NV_COUNTER, 8), &a);
+    good(m, tpm2_nv_increment(COUNTER), &a);
+    good(m, tpm2_nv_define(ORDERLY, TPM2_NV_COUNTER | TPM2_NV_ORDERLY, 8), &a);
+    good(m, tpm2_nv_increment(ORDERLY), &a);
+    good(m, tpm2_nv_define(PLAIN, 0, 16), &a);
+    good(m, tpm2_nv_write(PLAIN, 0, 16), &a);
+}
+
+static uint64_t read_counter(struct machine *m, uint32_t index)
+{
+    struct answer a;
+
+    good(m, tpm2_nv_read(index, 8), &a);
+    return counter_value(&a);
+}
+
+/* --- serving --------------------------------------------------------------- */
+
+static void commands_are_answered(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    assert_false(status(&m).resumed);
+    nothing_to_do(&m);
+    good(&m, tpm2_get_random(16), &a);
+    assert_int_equal(a.n, 28);
+    nothing_to_do(&m);
+    assert_int_equal(status(&m).sequence, 1);
+    end(&m);
+    new_machine(&m, XLV_TPM_1_2);
+    start(&m);
+    good(&m, tpm12_pcr_read(0), &a);
+    assert_int_equal(a.n, 30);
+    end(&m);
+}
+
+static void a_command_that_waits_in_the_page_is_served_at_once(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    submit(&m, tpm2_get_random(16));
+    start(&m);
+    assert_int_equal(page_state(&m), XLV_RING_SUBMIT); /* not before READY */
+    work(&m);
+    take_answer(&m, &a);
+    assert_int_equal(a.code, 0);
+    end(&m);
+}
+
+static void a_cancel_left_over_becomes_idle(void **unused)
+{
+    struct machine m;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    submit(&m, tpm2_nv_increment(COUNTER));
+    m.port.page[4] = XLV_RING_CANCEL;
+    start(&m);
+    nothing_to_do(&m);
+    assert_int_equal(page_state(&m), XLV_RING_IDLE);
+    assert_int_equal(m.port.notified, 1);
+    assert_int_equal(status(&m).sequence, 0);
+    end(&m);
+}
+
+static void a_cancel_with_nothing_running_becomes_idle(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_get_random(4), &a);
+    m.port.page[4] = XLV_RING_CANCEL;
+    nothing_to_do(&m);
+    assert_int_equal(page_state(&m), XLV_RING_IDLE);
+    end(&m);
+}
+
+static void states_that_tpmif_does_not_know_are_ignored(void **unused)
+{
+    struct machine m;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    for (unsigned state = 4; state < 256; state++) {
+        m.port.page[4] = (uint8_t)state;
+        nothing_to_do(&m);
+        assert_int_equal(page_state(&m), state);
+    }
+    end(&m);
+}
+
+static void nonsense_gets_an_error_and_changes_nothing(void **unused)
+{
+    static const struct {
+        uint32_t length;
+        uint8_t locality, extra;
+        uint32_t code;
+    } cases[] = {
+        { 0, 0, 0, 0x142 },       { 9, 0, 0, 0x142 },     { 4089, 0, 0, 0x142 },
+        { 0xffffffff, 0, 0, 0x142 }, { 12, 1, 0, 0x907 }, { 12, 255, 0, 0x907 },
+        { 12, 0, 3, 0x142 },      { 12, 0, 255, 0x142 },  { 12, 0, 1, 0x904 },
+    };
+    struct machine m;
+    struct answer a;
+    struct cmd c = tpm2_get_random(8);
+    struct xlv_session_status before;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    before = status(&m);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        size_t at = 8 + 4u * cases[i].extra;
+
+        submit(&m, c);
+        memcpy(m.port.page + at, c.b, c.n);
+        put32(m.port.page, cases[i].length);
+        m.port.page[5] = cases[i].locality;
+        m.port.page[7] = cases[i].extra;
+        work(&m);
+        assert_int_equal(page_state(&m), XLV_RING_FINISH);
+        assert_int_equal(length_field(&m), 10);
+        assert_int_equal(get32(m.port.page + at + 6), cases[i].code);
+    }
+    assert_int_equal(status(&m).generation, before.generation);
+    good(&m, tpm2_get_random(8), &a);
+    end(&m);
+}
+
+static void a_locality_up_to_the_maximum_is_served(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    m.max_locality = 2;
+    start(&m);
+    submit(&m, tpm2_get_random(8));
+    m.port.page[5] = 2;
+    work(&m);
+    take_answer(&m, &a);
+    assert_int_equal(a.code, 0);
+    submit(&m, tpm2_get_random(8));
+    m.port.page[5] = 3;
+    work(&m);
+    take_answer(&m, &a);
+    assert_int_equal(a.code, 0x907);
+    end(&m);
+}
+
+static void requests_may_span_pages(void **unused)
+{
+    struct machine m;
+    struct cmd c = tpm2_get_random(8);
+    uint8_t big[4096];
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    /* a small command behind one reference */
+    put32(m.port.page, (uint32_t)c.n);
+    m.port.page[7] = 1;
+    put32(m.port.page + 8, 900);
+    memcpy(m.port.page + 12, c.b, c.n);
+    m.port.page[4] = XLV_RING_SUBMIT;
+    work(&m);
+    assert_int_equal(page_state(&m), XLV_RING_FINISH);
+    assert_int_equal(get32(m.port.page + 12 + 6), 0);
+    /* one that fills page and extra page up to the limit; the TPM reads all of
+     * it, as the size it complains about is inside */
+    memset(big, 0, sizeof(big));
+    memcpy(big, "\x80\x01\x00\x00\x10\x00\x00\x00\x01\x46\x0f\xf4", 12); /* StirRandom, too much */
+    memcpy(m.port.page + 12, big, 4084);
+    memcpy(m.port.extra[0], big + 4084, 12);
+    put32(m.port.page, 4096);
+    m.port.page[4] = XLV_RING_SUBMIT;
+    work(&m);
+    assert_int_equal(page_state(&m), XLV_RING_FINISH);
+    assert_int_equal(get32(m.port.page + 12 + 6), 0x1d5); /* TPM_RC_SIZE, parameter 1 */
+    assert_int_equal(m.port.maps, 2);
+    assert_int_equal(m.port.unmaps, 2);
+    end(&m);
+}
+
+static void a_page_that_changes_under_execution_changes_nothing(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    submit(&m, tpm2_get_random(8));
+    OK(xlv_session_step(m.session, &e)); /* INSPECT */
+    memset(m.port.page, 0xff, sizeof(m.port.page)); /* the guest runs wild */
+    while (xlv_session_at(m.session) != XLV_STEP_INSPECT)
+        OK(xlv_session_step(m.session, &e));
+    take_answer(&m, &a);
+    assert_int_equal(a.code, 0);
+    assert_int_equal(a.n, 20);
+    end(&m);
+}
+
+static void random_bytes(uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)random();
+}
+
+/* Good commands with a few bytes changed, and plain garbage: always an answer,
+ * and the TPM is there afterwards. */
+static void whatever_is_in_the_page_gets_an_answer(void **unused)
+{
+    (void)unused;
+    for (unsigned v = 0; v < 2; v++) {
+        struct machine m;
+        struct answer a;
+
+        new_machine(&m, v ? XLV_TPM_2_0 : XLV_TPM_1_2);
+        start(&m);
+        srandom(42);
+        for (unsigned i = 0; i < 3000; i++) {
+            struct cmd c;
+            unsigned flips = (unsigned)random() % 4;
+
+            if (i % 3 == 0) {
+                c.n = 10 + (size_t)random() % 200;
+                random_bytes(c.b, c.n);
+                memcpy(c.b, v ? "\x80\x01\0\0\0" : "\0\xc1\0\0\0", 5);
+                c.b[5] = (uint8_t)c.n;
+                memcpy(c.b + 6, "\0\0\x01", v ? 3 : 2);
+            } else if (v) {
+                c = i % 4 == 0 ? tpm2_get_property((uint32_t)random())
+                  : i % 4 == 1 ? tpm2_create_primary_ecc()
+                  : i % 4 == 2 ? tpm2_nv_define(COUNTER, TPM2_NV_COUNTER, 8)
+                               : tpm2_start_session();
+            } else {
+                c = i % 2 ? tpm12_get_random((uint32_t)random() % 6000) : tpm12_simple(0x0a);
+            }
+            while (flips--)
+                c.b[(size_t)random() % c.n] = (uint8_t)random();
+            submit(&m, c);
+            if (i % 7 == 0)
+                random_bytes(m.port.page, 8);
+            m.port.page[4] = XLV_RING_SUBMIT;
+            work(&m);
+            assert_int_equal(page_state(&m), XLV_RING_FINISH);
+            assert_in_range(length_field(&m), 10, 4096);
+            assert_int_equal(m.port.maps, m.port.unmaps);
+        }
+        ask(&m, v ? tpm2_pcr_read(0) : tpm12_pcr_read(0), &a);
+        assert_int_equal(a.code, 0);
+        kill_it(&m);
+        start(&m);
+        assert_true(status(&m).resumed);
+        end(&m);
+    }
+}
+
+static volatile bool scribbling;
+
+static void *scribble(void *arg)
+{
+    struct xlv_port *port = arg;
+    unsigned seed = 99;
+
+    while (scribbling) {
+        volatile uint8_t *p = port->page;
+        unsigned at = (unsigned)rand_r(&seed) % 24;
+
+        /* header and references most of the time, the state byte too */
+        p[at] = (uint8_t)rand_r(&seed);
+        p[7] = (uint8_t)((unsigned)rand_r(&seed) % 4);
+        p[8] = 900 & 0xff;
+        p[9] = 900 >> 8;
+    }
+    return NULL;
+}
+
+/* A guest with a second CPU that writes to the page all the time. */
+static void a_page_that_never_holds_still_breaks_nothing(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    pthread_t thread;
+    unsigned served = 0;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    scribbling = true;
+    assert_int_equal(pthread_create(&thread, NULL, scribble, &m.port), 0);
+    for (unsigned i = 0; i < 20000; i++) {
+        int r;
+
+        submit(&m, tpm2_get_random(8));
+        r = xlv_session_work(m.session, NULL);
+        assert_true(r == 0 || r == XLV_E_EMPTY);
+        served += r == 0;
+        assert_int_equal(m.port.maps, m.port.unmaps);
+    }
+    scribbling = false;
+    pthread_join(thread, NULL);
+    assert_true(served > 100);
+    good(&m, tpm2_get_random(8), &a);
+    end(&m);
+}
+
+/* --- boots and rings -------------------------------------------------------- */
+
+static void pcrs_follow_the_boot_not_the_ring(void **unused)
+{
+    struct machine m;
+    struct answer a, extended, fresh;
+    struct cmd startup = { .n = 0 };
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_read(4), &fresh);
+    good(&m, tpm2_pcr_extend(4, 1), &a);
+    good(&m, tpm2_pcr_read(4), &extended);
+    OK(xlv_session_stop(m.session, XLV_STOP_FRONTEND_CLOSED, &e));
+    kill_it(&m);
+
+    memset(&m.port.page, 0, sizeof(m.port.page));
+    m.ring.ring_ref = 99;
+    m.ring.event_channel = 31;
+    start(&m);
+    assert_true(status(&m).resumed);
+    nothing_to_do(&m);
+    good(&m, tpm2_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 32, extended.b + extended.n - 32, 32);
+    startup.n = xlv_command_startup(XLV_TPM_2_0, startup.b);
+    ask(&m, startup, &a);
+    assert_int_equal(a.code, 0x100); /* no second Startup */
+    kill_it(&m);
+
+    /* another devid of the same boot is no new boot either */
+    m.ring.devid = 1;
+    start(&m);
+    good(&m, tpm2_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 32, extended.b + extended.n - 32, 32);
+    kill_it(&m);
+
+    memset(&m.port.page, 0, sizeof(m.port.page));
+    m.ring.domid = 6;
+    start(&m);
+    assert_false(status(&m).resumed);
+    good(&m, tpm2_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+    end(&m);
+}
+
+static void tpm_1_2_resumes_and_reboots_too(void **unused)
+{
+    struct machine m;
+    struct answer a, extended, fresh;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_1_2);
+    start(&m);
+    good(&m, tpm12_pcr_read(4), &fresh);
+    good(&m, tpm12_extend(4, 1), &a);
+    good(&m, tpm12_pcr_read(4), &extended);
+    kill_it(&m);
+    start(&m);
+    good(&m, tpm12_pcr_read(4), &a);
+    assert_memory_equal(a.b, extended.b, a.n);
+    OK(xlv_session_stop(m.session, XLV_STOP_DOMAIN_END, &e));
+    kill_it(&m);
+    m.ring.domid = 6;
+    start(&m);
+    good(&m, tpm12_pcr_read(4), &a);
+    assert_memory_equal(a.b, fresh.b, a.n);
+    end(&m);
+}
+
+static void what_was_written_is_there_after_reboots(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_nv_write(PLAIN, 0x77, 16), &a);
+    for (unsigned boot = 0; boot < 4; boot++) {
+        if (boot % 2)
+            OK(xlv_session_stop(m.session, XLV_STOP_DOMAIN_END, &e));
+        kill_it(&m);
+        m.ring.domid++;
+        start(&m);
+        good(&m, tpm2_nv_read(PLAIN, 16), &a);
+        assert_int_equal(a.b[16], 0x77);
+        good(&m, tpm2_nv_increment(COUNTER), &a);
+        assert_int_equal(read_counter(&m, COUNTER), boot + 2);
+    }
+    end(&m);
+}
+
+/* TPM_PT_STARTUP_CLEAR's neighbour: orderly tells whether the last boot was
+ * ended by TPM2_Shutdown. */
+static bool was_orderly(struct machine *m)
+{
+    struct answer a;
+
+    good(m, tpm2_get_property(0x201), &a); /* TPM_PT_STARTUP_CLEAR */
+    return get32(a.b + 23) >> 31;
+}
+
+static void every_boot_is_ended_in_order(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_get_random(4), &a);
+    OK(xlv_session_stop(m.session, XLV_STOP_DOMAIN_END, &e));
+    kill_it(&m);
+    m.ring.domid++;
+    start(&m);
+    assert_true(was_orderly(&m));
+    /* the daemon was away when the domain ended: the next boot makes up for it */
+    kill_it(&m);
+    m.ring.domid++;
+    start(&m);
+    assert_true(was_orderly(&m));
+    /* the frontend closed, then host and journal went: nobody heard of the end */
+    good(&m, tpm2_pcr_extend(3, 3), &a);
+    OK(xlv_session_stop(m.session, XLV_STOP_FRONTEND_CLOSED, &e));
+    kill_it(&m);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    m.ring.domid++;
+    start(&m);
+    assert_true(was_orderly(&m));
+    /* the host lost power: nobody can */
+    kill_it(&m);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    m.ring.domid++;
+    start(&m);
+    assert_false(was_orderly(&m));
+    end(&m);
+}
+
+static void an_ended_boot_is_not_ended_twice(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint64_t generation;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_get_random(4), &a);
+    OK(xlv_session_stop(m.session, XLV_STOP_DOMAIN_END, &e));
+    generation = status(&m).generation;
+    kill_it(&m);
+    m.ring.domid++;
+    start(&m);
+    /* the commit of its own Startup, and no other */
+    assert_int_equal(status(&m).generation, generation + 1);
+    end(&m);
+}
+
+static void suspend_and_close_keep_the_volatile_state(void **unused)
+{
+    static const enum xlv_stop_reason reasons[] = { XLV_STOP_FRONTEND_CLOSED, XLV_STOP_SUSPEND };
+    struct machine m;
+    struct answer a, b;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_extend(4, 1), &a);
+    good(&m, tpm2_pcr_read(4), &b);
+    for (size_t i = 0; i < 2; i++) {
+        /* a command that came with the end is still answered */
+        submit(&m, tpm2_get_random(8));
+        OK(xlv_session_stop(m.session, reasons[i], &e));
+        take_answer(&m, &a);
+        assert_int_equal(a.code, 0);
+        kill_it(&m);
+        start(&m);
+        good(&m, tpm2_pcr_read(4), &a);
+        assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+    }
+    end(&m);
+}
+
+/* --- kills ------------------------------------------------------------------ */
+
+/*
+ * One command, killed at one point, served by a successor: the answer has to
+ * come, the effect has to be there once. A second kill may hit the successor at
+ * any point of its own.
+ */
+static void killed_after(struct machine *m, unsigned steps)
+{
+    for (unsigned i = 0; i < steps; i++) {
+        OK(xlv_session_step(m->session, &e));
+        if (xlv_session_at(m->session) == XLV_STEP_INSPECT)
+            break;
+    }
+    kill_it(m);
+    start(m);
+}
+
+static void finish(struct machine *m, struct answer *a)
+{
+    int r = xlv_session_work(m->session, NULL);
+
+    assert_true(r == 0 || r == XLV_E_EMPTY);
+    take_answer(m, a);
+}
+
+#define STEPS 9 /* INSPECT to NOTIFY */
+
+static void a_counter_counts_once_whenever_we_are_killed(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint64_t want = 1;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned first = 0; first <= STEPS; first++)
+        for (unsigned second = 0; second <= STEPS; second++) {
+            submit(&m, tpm2_nv_increment(COUNTER));
+            killed_after(&m, first);
+            if (page_state(&m) == XLV_RING_SUBMIT)
+                killed_after(&m, second);
+            finish(&m, &a);
+            assert_int_equal(a.code, 0);
+            want++;
+            assert_int_equal(read_counter(&m, COUNTER), want);
+        }
+    end(&m);
+}
+
+static void an_orderly_counter_and_a_pcr_too(void **unused)
+{
+    struct machine m, reference;
+    struct answer a, b;
+    uint64_t want = 1;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned first = 0; first <= STEPS; first++)
+        for (unsigned second = 0; second <= STEPS; second++) {
+            submit(&m, tpm2_nv_increment(ORDERLY));
+            killed_after(&m, first);
+            finish(&m, &a);
+            assert_int_equal(a.code, 0);
+            want++;
+            submit(&m, tpm2_pcr_extend(2, (uint8_t)(first * 16 + second)));
+            killed_after(&m, second);
+            finish(&m, &a);
+            assert_int_equal(a.code, 0);
+        }
+    assert_int_equal(read_counter(&m, ORDERLY), want);
+    good(&m, tpm2_pcr_read(2), &a);
+    end(&m);
+    /* the same extends, nobody killed */
+    new_machine(&reference, XLV_TPM_2_0);
+    start(&reference);
+    for (unsigned first = 0; first <= STEPS; first++)
+        for (unsigned second = 0; second <= STEPS; second++)
+            good(&reference, tpm2_pcr_extend(2, (uint8_t)(first * 16 + second)), &b);
+    good(&reference, tpm2_pcr_read(2), &b);
+    assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+    end(&reference);
+}
+
+static void tpm_1_2_extends_once_whenever_we_are_killed(void **unused)
+{
+    struct machine m, reference;
+    struct answer a, b;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_1_2);
+    new_machine(&reference, XLV_TPM_1_2);
+    start(&reference);
+    for (unsigned steps = 0; steps <= STEPS; steps++)
+        good(&reference, tpm12_extend(4, (uint8_t)steps), &b);
+    good(&reference, tpm12_pcr_read(4), &b);
+    end(&reference);
+    start(&m);
+    for (unsigned steps = 0; steps <= STEPS; steps++) {
+        submit(&m, tpm12_extend(4, (uint8_t)steps));
+        killed_after(&m, steps);
+        finish(&m, &a);
+        assert_int_equal(a.code, 0);
+    }
+    good(&m, tpm12_pcr_read(4), &a);
+    assert_memory_equal(a.b, b.b, b.n);
+    end(&m);
+}
+
+/* From RECORD on the answer is fixed: whoever gives it gives the same. */
+static void a_recorded_answer_is_given_never_made_again(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    const uint8_t *recorded;
+    uint8_t want[64];
+    struct xlv_journal_record record;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    for (unsigned steps = 4; steps <= STEPS; steps++) {
+        submit(&m, tpm2_get_random(32));
+        for (unsigned i = 0; i < steps; i++)
+            OK(xlv_session_step(m.session, &e));
+        OK(xlv_journal_load(m.journal, &record, &e));
+        recorded = record.response;
+        assert_int_equal(record.response_length, 44);
+        memcpy(want, recorded, 44);
+        kill_it(&m);
+        start(&m);
+        finish(&m, &a);
+        assert_int_equal(a.n, 44);
+        assert_memory_equal(a.b, want, 44);
+        assert_int_equal(status(&m).sequence, steps - 3);
+    }
+    end(&m);
+}
+
+static void a_half_written_answer_is_completed(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    struct xlv_journal_record record;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    srandom(3);
+    for (unsigned round = 0; round < 60; round++) {
+        struct cmd c = tpm2_get_random(32);
+        uint8_t want[44];
+
+        submit(&m, c);
+        for (unsigned i = 0; i < 5; i++) /* up to PLACE, not including it */
+            OK(xlv_session_step(m.session, &e));
+        assert_int_equal(xlv_session_at(m.session), XLV_STEP_PLACE);
+        OK(xlv_journal_load(m.journal, &record, &e));
+        memcpy(want, record.response, 44);
+        /* any bytes of it, and the length field or not */
+        for (unsigned i = 0; i < 44; i++)
+            if (random() % 2)
+                m.port.page[8 + i] = want[i];
+        if (round % 2)
+            put32(m.port.page, 44);
+        kill_it(&m);
+        start(&m);
+        finish(&m, &a);
+        assert_int_equal(a.n, 44);
+        assert_memory_equal(a.b, want, 44);
+    }
+    end(&m);
+}
+
+static void a_commit_that_was_cut_off_is_made_up_for(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint64_t generation;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    generation = status(&m).generation;
+    submit(&m, tpm2_nv_increment(COUNTER));
+    for (unsigned i = 0; i < 4; i++) /* INSPECT to RECORD */
+        OK(xlv_session_step(m.session, &e));
+    assert_int_equal(xlv_session_at(m.session), XLV_STEP_COMMIT);
+    kill_it(&m);
+    start(&m);
+    assert_int_equal(status(&m).generation, generation + 1);
+    finish(&m, &a);
+    assert_int_equal(read_counter(&m, COUNTER), 2);
+    /* and it is on disk: a power cut now */
+    kill_it(&m);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    m.ring.domid++;
+    start(&m);
+    assert_int_equal(read_counter(&m, COUNTER), 2);
+    end(&m);
+}
+
+static void a_stream_with_kills_equals_one_without(void **unused)
+{
+    enum { N = 300 };
+    struct machine m, reference;
+    struct answer a, b;
+    uint32_t session[2] = { 0 }, hash[2] = { 0 };
+    uint8_t final[2][40];
+
+    (void)unused;
+    for (unsigned run = 0; run < 2; run++) {
+        struct machine *x = run ? &m : &reference;
+
+        srandom(11);
+        new_machine(x, XLV_TPM_2_0);
+        start(x);
+        define_counters(x);
+        good(x, tpm2_start_session(), &a);
+        session[run] = get32(a.b + 10);
+        good(x, tpm2_hash_start(), &a);
+        hash[run] = get32(a.b + 10);
+        for (unsigned i = 0; i < N; i++) {
+            struct cmd c;
+
+            switch (i % 5) {
+            case 0: c = tpm2_nv_increment(COUNTER); break;
+            case 1: c = tpm2_nv_increment(ORDERLY); break;
+            case 2: c = tpm2_pcr_extend_in_session(5, (uint8_t)i, session[run]); break;
+            case 3: c = tpm2_hash_update(hash[run], (uint8_t)i); break;
+            default: c = tpm2_nv_write(PLAIN, (uint8_t)i, 16); break;
+            }
+            submit(x, c);
+            for (unsigned kills = 0; run && kills < XLV_ATTEMPTS_MAX - 1 &&
+                                     page_state(x) == XLV_RING_SUBMIT; kills++)
+                killed_after(x, (unsigned)random() % (STEPS + 1));
+            if (page_state(x) == XLV_RING_SUBMIT)
+                work(x);
+            take_answer(x, &a);
+            assert_int_equal(a.code, 0);
+            assert_int_equal(status(x).sequence, i + 9);
+        }
+        good(x, tpm2_hash_complete(hash[run]), &b);
+        memcpy(final[run], b.b + 16, 32);
+        good(x, tpm2_pcr_read(5), &b);
+        memcpy(a.b, b.b + b.n - 32, 32);
+        for (unsigned k = 0; k < 32; k++)
+            final[run][k] ^= a.b[k]; /* both in one */
+        assert_int_equal(read_counter(x, COUNTER), 1 + N / 5);
+        assert_int_equal(read_counter(x, ORDERLY), 1 + N / 5);
+        end(x);
+    }
+    assert_memory_equal(final[0], final[1], 32);
+}
+
+static void another_request_in_the_page_is_a_new_command(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    /* after every point from MARK on the frontend may have gone on */
+    for (unsigned steps = 4; steps <= STEPS; steps++) {
+        uint64_t before = read_counter(&m, COUNTER);
+
+        submit(&m, tpm2_nv_increment(COUNTER));
+        for (unsigned i = 0; i < steps; i++)
+            OK(xlv_session_step(m.session, &e));
+        kill_it(&m);
+        submit(&m, tpm2_nv_read(COUNTER, 8)); /* against the rules before FINISH */
+        start(&m);
+        finish(&m, &a);
+        assert_int_equal(a.code, 0);
+        assert_int_equal(counter_value(&a), before + 1);
+    }
+    end(&m);
+}
+
+/* Two equal requests are two commands: what tells them apart is the mark. */
+static void the_same_request_again_is_a_new_command(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint64_t want = 1;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned steps = 0; steps <= STEPS; steps++) {
+        good(&m, tpm2_nv_increment(COUNTER), &a);
+        want++;
+        submit(&m, tpm2_nv_increment(COUNTER));
+        killed_after(&m, steps);
+        finish(&m, &a);
+        assert_int_equal(a.code, 0);
+        want++;
+    }
+    assert_int_equal(read_counter(&m, COUNTER), want);
+    end(&m);
+}
+
+static void a_cancel_after_the_execution_still_gets_the_answer(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned steps = 4; steps < STEPS - 1; steps++) {
+        uint64_t before = read_counter(&m, COUNTER);
+
+        submit(&m, tpm2_nv_increment(COUNTER));
+        for (unsigned i = 0; i < steps; i++)
+            OK(xlv_session_step(m.session, &e));
+        m.port.page[4] = XLV_RING_CANCEL;
+        kill_it(&m);
+        start(&m);
+        finish(&m, &a);
+        assert_int_equal(a.code, 0);
+        assert_int_equal(read_counter(&m, COUNTER), before + 1);
+    }
+    /* and one that was not executed is not */
+    submit(&m, tpm2_nv_increment(COUNTER));
+    OK(xlv_session_step(m.session, &e));
+    OK(xlv_session_step(m.session, &e));
+    m.port.page[4] = XLV_RING_CANCEL;
+    kill_it(&m);
+    start(&m);
+    nothing_to_do(&m);
+    assert_int_equal(page_state(&m), XLV_RING_IDLE);
+    end(&m);
+}
+
+static void a_killed_start_starts_again(void **unused)
+{
+    struct machine m;
+    struct answer a, fresh;
+
+    (void)unused;
+    /* the journal is written by the end of a cold start; before that a kill
+     * leaves it as it was, which here means: of another boot, or empty */
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_read(1), &fresh);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    kill_it(&m);
+    for (unsigned i = 0; i < 5; i++) {
+        m.ring.domid++;
+        start(&m);
+        kill_it(&m);
+        start(&m);
+        assert_true(status(&m).resumed);
+        good(&m, tpm2_pcr_read(1), &a);
+        assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+        good(&m, tpm2_pcr_extend(1, 1), &a);
+        kill_it(&m);
+    }
+    end(&m);
+}
+
+/* --- a command that kills ---------------------------------------------------- */
+
+static void a_command_that_kills_is_given_up(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    struct xlv_error why = XLV_ERROR_INIT;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    submit(&m, tpm2_nv_increment(COUNTER));
+    for (unsigned i = 0; i < XLV_ATTEMPTS_MAX; i++)
+        killed_after(&m, 2); /* INSPECT, BEGIN, and it dies in EXECUTE */
+    assert_int_equal(xlv_session_work(m.session, &why), XLV_E_TPM);
+    assert_string_not_equal(why.text, "");
+    take_answer(&m, &a);
+    assert_int_equal(a.code, XLV_TPM2_RC_FAILURE);
+    /* the next process serves the next command, from the state before */
+    kill_it(&m);
+    start(&m);
+    assert_int_equal(read_counter(&m, COUNTER), 1);
+    good(&m, tpm2_nv_increment(COUNTER), &a);
+    end(&m);
+}
+
+static void attempts_that_end_are_not_counted_together(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned i = 0; i < 3 * XLV_ATTEMPTS_MAX; i++) {
+        submit(&m, tpm2_nv_increment(COUNTER));
+        killed_after(&m, 2);
+        work(&m);
+        take_answer(&m, &a);
+        assert_int_equal(a.code, 0);
+    }
+    end(&m);
+}
+
+/* --- a TPM that fails ---------------------------------------------------------- */
+
+/* What libtpms would have to be broken for, done here: the command is executed,
+ * and what comes back is something else. */
+static enum { FINE, NO_RESPONSE, FAILURE_MODE, TOO_MUCH, NO_MEMORY } engine_does;
+static uint8_t executed[64]; /* what the TPM really answered */
+
+int __real_xlv_engine_execute(uint8_t locality, const uint8_t *request, size_t request_length,
+                              const uint8_t **response, size_t *response_length,
+                              struct xlv_error *e);
+int __wrap_xlv_engine_execute(uint8_t locality, const uint8_t *request, size_t request_length,
+                              const uint8_t **response, size_t *response_length,
+                              struct xlv_error *e);
+
+int __wrap_xlv_engine_execute(uint8_t locality, const uint8_t *request, size_t request_length,
+                              const uint8_t **response, size_t *response_length,
+                              struct xlv_error *e)
+{
+    static uint8_t big[4096] = "\x80\x01\x00\x00\x10\x00\x00\x00\x00\x00";
+    int r = __real_xlv_engine_execute(locality, request, request_length, response,
+                                      response_length, e);
+
+    if (engine_does == FINE)
+        return r;
+    memcpy(executed, *response, *response_length < 64 ? *response_length : 64);
+    switch (engine_does) {
+    case NO_RESPONSE:
+        *response = NULL;
+        *response_length = 0;
+        return xlv_fail(e, XLV_E_TPM, "no response");
+    case FAILURE_MODE:
+        *response = (const uint8_t *)"\x80\x01\x00\x00\x00\x0a\x00\x00\x01\x01";
+        *response_length = 10;
+        return 0;
+    case TOO_MUCH:
+        *response = big;
+        *response_length = sizeof(big);
+        return 0;
+    default:
+        return -ENOMEM;
+    }
+}
+
+static void a_tpm_that_fails_is_put_back(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned i = 0; i < 2; i++) {
+        engine_does = i ? FAILURE_MODE : NO_RESPONSE;
+        ask(&m, tpm2_nv_increment(COUNTER), &a);
+        assert_int_equal(a.code, XLV_TPM2_RC_FAILURE);
+        ask(&m, tpm2_get_random(32), &a);
+        assert_int_equal(a.code, XLV_TPM2_RC_FAILURE);
+        engine_does = FINE;
+        /* bytes that were drawn and undone do not come again */
+        good(&m, tpm2_get_random(32), &a);
+        assert_memory_not_equal(a.b + 12, executed + 12, 32);
+        assert_int_equal(read_counter(&m, COUNTER), 1);
+    }
+    kill_it(&m);
+    start(&m);
+    assert_true(status(&m).resumed);
+    assert_int_equal(read_counter(&m, COUNTER), 1);
+    end(&m);
+}
+
+static void a_response_that_does_not_fit_becomes_an_error(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    engine_does = TOO_MUCH;
+    ask(&m, tpm2_get_random(32), &a);
+    engine_does = FINE;
+    assert_int_equal(a.code, 0x154); /* TPM_RC_NO_RESULT */
+    good(&m, tpm2_get_random(32), &a);
+    /* with an extra page there is room for all of it */
+    submit(&m, tpm2_get_random(32));
+    memmove(m.port.page + 12, m.port.page + 8, 12);
+    put32(m.port.page + 8, 900);
+    m.port.page[7] = 1;
+    engine_does = TOO_MUCH;
+    work(&m);
+    engine_does = FINE;
+    assert_int_equal(page_state(&m), XLV_RING_FINISH);
+    assert_int_equal(length_field(&m), 4096);
+    assert_int_equal(get32(m.port.page + 12 + 6), 0);
+    end(&m);
+}
+
+static void no_memory_is_for_the_successor_to_solve(void **unused)
+{
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    submit(&m, tpm2_nv_increment(COUNTER));
+    engine_does = NO_MEMORY;
+    assert_int_equal(xlv_session_work(m.session, NULL), -ENOMEM);
+    engine_does = FINE;
+    assert_int_equal(page_state(&m), XLV_RING_SUBMIT);
+    kill_it(&m);
+    start(&m);
+    finish(&m, &a);
+    assert_int_equal(a.code, 0);
+    assert_int_equal(read_counter(&m, COUNTER), 2);
+    end(&m);
+}
+
+/* --- journal and store ------------------------------------------------------- */
+
+static void flip(int fd, off_t at)
+{
+    uint8_t byte;
+
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 0x40;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+}
+
+static void a_lost_journal_is_a_power_cut_of_the_tpm(void **unused)
+{
+    struct machine m;
+    struct answer a, fresh;
+    off_t size;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_read(1), &fresh);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    kill_it(&m);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    start(&m);
+    assert_false(status(&m).resumed);
+    good(&m, tpm2_pcr_read(1), &a);
+    assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+    assert_int_equal(read_counter(&m, COUNTER), 1);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    kill_it(&m);
+    /* damaged all over */
+    size = lseek(m.journal_fd, 0, SEEK_END);
+    assert_true(size > 0);
+    for (off_t at = 0; at < size; at += 16)
+        flip(m.journal_fd, at);
+    start(&m);
+    assert_false(status(&m).resumed);
+    good(&m, tpm2_pcr_read(1), &a);
+    assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+    assert_int_equal(read_counter(&m, COUNTER), 1);
+    end(&m);
+}
+
+static void copy_file(int from, int to)
+{
+    uint8_t *bytes;
+    off_t size = lseek(from, 0, SEEK_END);
+
+    bytes = malloc((size_t)size + 1);
+    assert_non_null(bytes);
+    assert_int_equal(pread(from, bytes, (size_t)size, 0), size);
+    assert_int_equal(ftruncate(to, 0), 0);
+    assert_int_equal(pwrite(to, bytes, (size_t)size, 0), size);
+    free(bytes);
+}
+
+static void a_journal_of_another_generation_is_not_used(void **unused)
+{
+    struct machine m;
+    struct answer a, fresh;
+    int old[2] = { temporary(), temporary() };
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_read(1), &fresh);
+    kill_it(&m);
+    copy_file(m.slots[0], old[0]);
+    copy_file(m.slots[1], old[1]);
+    start(&m);
+    good(&m, tpm2_nv_increment(COUNTER), &a);
+    good(&m, tpm2_nv_increment(COUNTER), &a);
+    good(&m, tpm2_nv_increment(COUNTER), &a);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    kill_it(&m);
+    copy_file(old[0], m.slots[0]);
+    copy_file(old[1], m.slots[1]);
+    start(&m);
+    assert_false(status(&m).resumed);
+    assert_int_equal(read_counter(&m, COUNTER), 1);
+    good(&m, tpm2_pcr_read(1), &a);
+    assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+    close(old[0]);
+    close(old[1]);
+    end(&m);
+}
+
+static void an_empty_store_is_not_filled_by_itself(void **unused)
+{
+    struct machine m;
+    struct xlv_error why = XLV_ERROR_INIT;
+
+    (void)unused;
+    new_machine_with_empty_store(&m, XLV_TPM_2_0);
+    assert_int_equal(try_start(&m, &why), XLV_E_EMPTY);
+    assert_string_not_equal(why.text, "");
+    end(&m);
+}
+
+static void a_damaged_store_is_refused_and_kept(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    struct xlv_error why = XLV_ERROR_INIT;
+    uint8_t before[2][32768], after[2][32768];
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_get_random(4), &a);
+    kill_it(&m);
+    for (unsigned i = 0; i < 2; i++)
+        for (off_t at = 20; at < 4096; at += 64)
+            flip(m.slots[i], at);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(pread(m.slots[i], before[i], sizeof(before[i]), 0) > 4096);
+    assert_true(try_start(&m, &why) > 0);
+    assert_string_not_equal(why.text, "");
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(pread(m.slots[i], after[i], sizeof(after[i]), 0) > 4096);
+        assert_memory_equal(before[i], after[i], sizeof(before[i]));
+    }
+    end(&m);
+}
+
+/* From now on commits fail: the store's descriptors become read-only ones. */
+static void break_store_now(struct machine *m, int keep[2])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        char path[64];
+        int fd;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", m->slots[i]);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        keep[i] = dup(m->slots[i]);
+        assert_true(fd >= 0 && keep[i] >= 0);
+        assert_int_equal(dup2(fd, m->slots[i]), m->slots[i]);
+        close(fd);
+    }
+}
+
+static void mend_store_now(struct machine *m, int keep[2])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(dup2(keep[i], m->slots[i]), m->slots[i]);
+        close(keep[i]);
+    }
+}
+
+static void a_change_that_cannot_be_made_durable_did_not_happen(void **unused)
+{
+    struct machine m;
+    struct answer a, pcr;
+    uint64_t generation;
+    int keep[2];
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_extend(9, 9), &a);
+    good(&m, tpm2_pcr_read(9), &pcr);
+    generation = status(&m).generation;
+    break_store_now(&m, keep);
+    ask(&m, tpm2_nv_increment(COUNTER), &a);
+    assert_int_equal(a.code, 0x923); /* TPM_RC_NV_UNAVAILABLE */
+    ask(&m, tpm2_nv_increment(COUNTER), &a);
+    assert_int_equal(a.code, 0x923);
+    ask(&m, tpm2_pcr_read(9), &a);
+    assert_int_equal(a.code, 0x923);
+    assert_int_equal(status(&m).generation, generation);
+    mend_store_now(&m, keep);
+    /* the disk is back, and so is the TPM, as it was */
+    assert_int_equal(read_counter(&m, COUNTER), 1);
+    good(&m, tpm2_pcr_read(9), &a);
+    assert_memory_equal(a.b + a.n - 32, pcr.b + pcr.n - 32, 32);
+    good(&m, tpm2_nv_increment(COUNTER), &a);
+    assert_int_equal(read_counter(&m, COUNTER), 2);
+    kill_it(&m);
+    start(&m);
+    assert_true(status(&m).resumed);
+    assert_int_equal(read_counter(&m, COUNTER), 2);
+    end(&m);
+}
+
+static void tpm_1_2_says_fail_where_storage_fails(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    int keep[2];
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_1_2);
+    start(&m);
+    good(&m, tpm12_extend(3, 3), &a);
+    break_store_now(&m, keep);
+    ask(&m, tpm12_simple(0x98), &a); /* TPM_SaveState */
+    assert_int_equal(a.code, 9);
+    mend_store_now(&m, keep);
+    good(&m, tpm12_simple(0x98), &a);
+    end(&m);
+}
+
+static void killed_while_storage_fails(void **unused)
+{
+    struct machine m;
+    struct answer a, pcr;
+    uint64_t want = 1;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_extend(9, 9), &a);
+    good(&m, tpm2_pcr_read(9), &pcr);
+    for (unsigned steps = 0; steps <= STEPS + 3; steps++) {
+        int keep[2];
+
+        break_store_now(&m, keep);
+        submit(&m, tpm2_nv_increment(COUNTER));
+        for (unsigned i = 0; i < steps; i++) {
+            OK(xlv_session_step(m.session, &e));
+            if (xlv_session_at(m.session) == XLV_STEP_INSPECT)
+                break;
+        }
+        kill_it(&m);
+        mend_store_now(&m, keep);
+        start(&m);
+        assert_true(status(&m).resumed);
+        finish(&m, &a);
+        /* done, or not done: what was said is what is */
+        if (a.code == 0)
+            want++;
+        else
+            assert_int_equal(a.code, 0x923);
+        assert_int_equal(read_counter(&m, COUNTER), want);
+        good(&m, tpm2_pcr_read(9), &a);
+        assert_memory_equal(a.b + a.n - 32, pcr.b + pcr.n - 32, 32);
+    }
+    end(&m);
+}
+
+/*
+ * The worst kind of failure: the write is on disk, and only the sync says no.
+ * What the store then holds is a state that the guest was told does not exist.
+ */
+static unsigned failing_syncs;
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int __wrap_fdatasync(int fd)
+{
+    if (failing_syncs) {
+        failing_syncs--;
+        errno = EIO;
+        return -1;
+    }
+    return __real_fdatasync(fd);
+}
+
+static void a_disowned_state_on_disk_does_not_come_back(void **unused)
+{
+    struct machine m;
+    struct answer a, pcr;
+    uint64_t want = 1;
+    unsigned undone = 0;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_extend(9, 9), &a);
+    good(&m, tpm2_pcr_read(9), &pcr);
+    for (unsigned syncs = 1; syncs <= 9; syncs++)
+        for (unsigned steps = 0; steps <= STEPS + 2; steps++) {
+            failing_syncs = syncs;
+            submit(&m, tpm2_nv_increment(COUNTER));
+            for (unsigned i = 0; i < steps; i++) {
+                OK(xlv_session_step(m.session, &e));
+                if (xlv_session_at(m.session) == XLV_STEP_INSPECT)
+                    break;
+            }
+            failing_syncs = 0;
+            kill_it(&m);
+            start(&m);
+            assert_true(status(&m).resumed);
+            finish(&m, &a);
+            if (a.code == 0)
+                want++;
+            else
+                assert_int_equal(a.code, 0x923);
+            undone += a.code != 0;
+            assert_int_equal(read_counter(&m, COUNTER), want);
+            good(&m, tpm2_pcr_read(9), &a);
+            assert_memory_equal(a.b + a.n - 32, pcr.b + pcr.n - 32, 32);
+        }
+    assert_true(undone > 10);
+    end(&m);
+}
+
+/* --- cancel ------------------------------------------------------------------- */
+
+static void *volatile cancel_page;
+
+static void on_signal(int n)
+{
+    (void)n;
+    xlv_ring_set_state(cancel_page, XLV_RING_CANCEL);
+}
+
+static void a_running_command_is_cancelled_from_the_page(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+    struct itimerspec soon = { .it_value = { .tv_nsec = 1000000 } };
+    unsigned idle = 0, finished = 0;
+    timer_t timer;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    OK(xlv_cancel_init(&e));
+    start(&m);
+    cancel_page = m.port.page;
+    sigemptyset(&action.sa_mask);
+    assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    good(&m, tpm2_create_primary_rsa(2048, 0), &a);
+    good(&m, tpm2_flush(get32(a.b + 10)), &a);
+    for (unsigned i = 1; i < 200 && !idle; i++) {
+        submit(&m, tpm2_create_primary_rsa(2048, (uint8_t)i));
+        timer_settime(timer, 0, &soon, NULL); /* the guest changes its mind */
+        work(&m);
+        if (page_state(&m) == XLV_RING_IDLE) {
+            idle++;
+        } else {
+            finished++;
+            /* it was too fast, or at the last prime: FINISH */
+            take_answer(&m, &a);
+            assert_int_equal(a.code, 0);
+            good(&m, tpm2_flush(get32(a.b + 10)), &a);
+        }
+    }
+    assert_int_equal(idle, 1);
+    timer_delete(timer);
+    /* the next command is not cancelled */
+    good(&m, tpm2_create_primary_rsa(2048, 250), &a);
+    kill_it(&m);
+    start(&m);
+    nothing_to_do(&m);
+    good(&m, tpm2_get_random(8), &a);
+    xlv_cancel_deinit();
+    end(&m);
+}
+
+/* --- randomness ----------------------------------------------------------------- */
+
+static void one_state_resumed_twice_gives_different_randoms(void **unused)
+{
+    struct machine m;
+    struct answer a, b;
+    int journal = temporary(), slots[2] = { temporary(), temporary() };
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    kill_it(&m);
+    copy_file(m.journal_fd, journal);
+    copy_file(m.slots[0], slots[0]);
+    copy_file(m.slots[1], slots[1]);
+    start(&m);
+    assert_true(status(&m).resumed);
+    good(&m, tpm2_get_random(32), &a);
+    kill_it(&m);
+    copy_file(journal, m.journal_fd);
+    copy_file(slots[0], m.slots[0]);
+    copy_file(slots[1], m.slots[1]);
+    start(&m);
+    assert_true(status(&m).resumed);
+    good(&m, tpm2_get_random(32), &b);
+    assert_memory_not_equal(a.b + 12, b.b + 12, 32);
+    close(journal);
+    close(slots[0]);
+    close(slots[1]);
+    end(&m);
+}
+
+static void no_log(enum xlv_log_level level, const struct xlv_log_subject *subject,
+                   const char *text)
+{
+    (void)level;
+    (void)subject;
+    (void)text;
+}
+
+static int make_factories(void **state)
+{
+    (void)state;
+    /* every kill and every failed commit says so */
+    xlv_log_set_sink(no_log);
+    for (unsigned i = 0; i < 2; i++)
+        if (xlv_manufacture(i ? XLV_TPM_2_0 : XLV_TPM_1_2, &factory[i].data, &factory[i].length,
+                            NULL))
+            return -1;
+    return 0;
+}
+
+static int drop_factories(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++)
+        xlv_engine_wipe(factory[i].data, factory[i].length);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(commands_are_answered),
+        cmocka_unit_test(a_command_that_waits_in_the_page_is_served_at_once),
+        cmocka_unit_test(a_cancel_left_over_becomes_idle),
+        cmocka_unit_test(a_cancel_with_nothing_running_becomes_idle),
+        cmocka_unit_test(states_that_tpmif_does_not_know_are_ignored),
+        cmocka_unit_test(nonsense_gets_an_error_and_changes_nothing),
+        cmocka_unit_test(a_locality_up_to_the_maximum_is_served),
+        cmocka_unit_test(requests_may_span_pages),
+        cmocka_unit_test(a_page_that_changes_under_execution_changes_nothing),
+        cmocka_unit_test(whatever_is_in_the_page_gets_an_answer),
+        cmocka_unit_test(a_page_that_never_holds_still_breaks_nothing),
+        cmocka_unit_test(pcrs_follow_the_boot_not_the_ring),
+        cmocka_unit_test(tpm_1_2_resumes_and_reboots_too),
+        cmocka_unit_test(what_was_written_is_there_after_reboots),
+        cmocka_unit_test(every_boot_is_ended_in_order),
+        cmocka_unit_test(an_ended_boot_is_not_ended_twice),
+        cmocka_unit_test(suspend_and_close_keep_the_volatile_state),
+        cmocka_unit_test(a_counter_counts_once_whenever_we_are_killed),
+        cmocka_unit_test(an_orderly_counter_and_a_pcr_too),
+        cmocka_unit_test(tpm_1_2_extends_once_whenever_we_are_killed),
+        cmocka_unit_test(a_recorded_answer_is_given_never_made_again),
+        cmocka_unit_test(a_half_written_answer_is_completed),
+        cmocka_unit_test(a_commit_that_was_cut_off_is_made_up_for),
+        cmocka_unit_test(a_stream_with_kills_equals_one_without),
+        cmocka_unit_test(another_request_in_the_page_is_a_new_command),
+        cmocka_unit_test(the_same_request_again_is_a_new_command),
+        cmocka_unit_test(a_cancel_after_the_execution_still_gets_the_answer),
+        cmocka_unit_test(a_killed_start_starts_again),
+        cmocka_unit_test(a_command_that_kills_is_given_up),
+        cmocka_unit_test(attempts_that_end_are_not_counted_together),
+        cmocka_unit_test(a_tpm_that_fails_is_put_back),
+        cmocka_unit_test(a_response_that_does_not_fit_becomes_an_error),
+        cmocka_unit_test(no_memory_is_for_the_successor_to_solve),
+        cmocka_unit_test(a_lost_journal_is_a_power_cut_of_the_tpm),
+        cmocka_unit_test(a_journal_of_another_generation_is_not_used),
+        cmocka_unit_test(an_empty_store_is_not_filled_by_itself),
+        cmocka_unit_test(a_damaged_store_is_refused_and_kept),
+        cmocka_unit_test(a_change_that_cannot_be_made_durable_did_not_happen),
+        cmocka_unit_test(tpm_1_2_says_fail_where_storage_fails),
+        cmocka_unit_test(killed_while_storage_fails),
+        cmocka_unit_test(a_disowned_state_on_disk_does_not_come_back),
+        cmocka_unit_test(a_running_command_is_cancelled_from_the_page),
+        cmocka_unit_test(one_state_resumed_twice_gives_different_randoms),
+    };
+
+    return cmocka_run_group_tests(tests, make_factories, drop_factories);
+}

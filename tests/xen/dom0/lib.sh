@@ -1,0 +1,344 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# lib.sh - what scenarios, the demo and the interactive shell share in dom0:
+# guests and how to talk to them, the daemon, waiting with a deadline.
+#
+# A step that the scenario depends on and that fails ends the scenario (set -e
+# with a trap that says where); a check (tap.sh) is recorded and it goes on.
+
+# What is set here is for the scenarios, and scenario is for us to be told.
+# shellcheck disable=SC2034,SC2154
+
+set -Eeuo pipefail
+
+tap_file=${tap_file:-/share/results/tap}
+logs=/share/results/$scenario
+state=/run/xen-tests
+guests=$state/guests
+mkdir -p "$logs" "$guests"
+# shellcheck source=tests/xen/tap.sh
+. /share/harness/tap.sh
+
+# Processes are dear on an emulated Xen (tens of ms each): the shell does it.
+now() { printf '%s' "${EPOCHREALTIME//[.,]/}"; }
+# since NOW - seconds since then, with one decimal
+since() {
+    local tenths=$(((${EPOCHREALTIME//[.,]/} - $1) / 100000))
+    printf '%d.%d' $((tenths / 10)) $((tenths % 10))
+}
+uptime() {
+    local up rest
+    read -r up rest </proc/uptime
+    printf '%s' "$up"
+}
+log() { printf '[%s] %s\n' "$(uptime)" "$*" >>"$logs/log"; }
+
+# step TEXT… - what the scenario is about to do; goes to the log and the user.
+step() {
+    log "== $*"
+    note "$scenario: $*"
+}
+
+# wait_for SECONDS COMMAND… - poll until it succeeds; non-zero at the deadline
+wait_for() {
+    local end=$((SECONDS + $1 + 1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [[ $SECONDS -lt $end ]] || return 1
+        sleep 0.1
+    done
+}
+
+# ---- guests -----------------------------------------------------------------
+
+# guest_config NAME VTPM [LINE…] - an empty VTPM: a guest with no vtpm line
+guest_config() {
+    local name=$1 vtpm=$2
+    shift 2
+    mkdir -p "$guests/$name"
+    {
+        printf 'name = "%s"\ntype = "pv"\nmemory = 256\nvcpus = 1\n' "$name"
+        printf 'kernel = "/srv/guest/vmlinux"\nramdisk = "%s/guest.cpio"\n' "$state"
+        printf 'extra = "console=hvc0 loglevel=5 panic=2"\n'
+        printf 'on_reboot = "restart"\non_crash = "destroy"\n'
+        [[ -z $vtpm ]] || printf "vtpm = [ '%s' ]\n" "$vtpm"
+        [[ $# -eq 0 ]] || printf '%s\n' "$@"
+    } >"$guests/$name/cfg"
+    cp "$guests/$name/cfg" "$logs/$name.cfg"
+}
+
+# xl_timed NAME ARGS… - xl with its output in the log and in $xl_output, its
+# duration in $xl_seconds, its status as the result. NAME is for the log.
+xl_timed() {
+    local what=$1 start status=0
+    shift
+    start=$(now)
+    xl_output=$(timeout -k 5 90 xl "$@" 2>&1) || status=$?
+    xl_seconds=$(since "$start")
+    log "$what: xl $*: status $status after $xl_seconds s"
+    [[ -z $xl_output ]] || printf '    %s\n' "${xl_output//$'\n'/$'\n'    }" >>"$logs/log"
+    return $status
+}
+
+guest_create() { xl_timed "$1" create "$guests/$1/cfg"; }
+guest_destroy() { xl_timed "$1" destroy "$1"; }
+
+# guest_domid NAME - from xenstore: quicker than xl, and the same truth
+guest_domid() {
+    local id
+    for id in $(xenstore-list /local/domain); do
+        if [[ $id != 0 && $(xenstore-read "/local/domain/$id/name" 2>/dev/null) == "$1" ]]; then
+            printf '%s\n' "$id"
+            return 0
+        fi
+    done
+    return 1
+}
+
+guest_gone() { ! guest_domid "$1" >/dev/null; }
+
+# guest_tty NAME - the console's pty; also notes the domid it belongs to
+guest_tty() {
+    local id tty
+    id=$(guest_domid "$1") || return 1
+    tty=$(xenstore-read "/local/domain/$id/console/tty" 2>/dev/null) || return 1
+    [[ -c $tty ]] || return 1
+    printf '%s\n' "$id" >"$guests/$1/domid"
+    printf '%s\n' "$tty" >"$guests/$1/tty"
+}
+
+# guest_wait NAME [SECONDS] - until the agent in it answers. After a reboot call
+# guest_wait_reboot, or this may still reach the old domain.
+guest_wait() {
+    local name=$1 limit=${2:-120} start
+    start=$(now)
+    if wait_for "$limit" guest_tty "$name" &&
+        "$state/ask-guest" "$(<"$guests/$name/tty")" "$limit" "$logs/log" ping >"$guests/$name/boot"; then
+        log "$name: up as domain $(<"$guests/$name/domid") after $(since "$start") s, boot $(<"$guests/$name/boot")"
+        return 0
+    fi
+    log "$name: no answer on its console in $limit s"
+    return 1
+}
+
+# guest_wait_reboot NAME [SECONDS] - until it runs as another domain than the
+# one last seen, and answers.
+guest_wait_reboot() {
+    local name=$1 old end=$((SECONDS + ${2:-180})) id
+    old=$(<"$guests/$name/domid")
+    while [[ $SECONDS -lt $end ]]; do
+        if id=$(guest_domid "$name") && [[ $id != "$old" ]]; then
+            guest_wait "$name" $((end - SECONDS))
+            return
+        fi
+        sleep 0.1
+    done
+    log "$name: did not come back as a new domain in ${2:-180} s"
+    return 1
+}
+
+# guest_run [-t SECONDS] [-l] NAME COMMAND - run it in the guest: its output,
+# its errors, its status (125: the guest did not answer). -l: the command takes
+# the guest down, so it is acknowledged before it runs.
+guest_run() {
+    local limit=60 kind=run
+    while [[ $1 == -* ]]; do
+        case $1 in
+        -t)
+            limit=$2
+            shift
+            ;;
+        -l) kind=last ;;
+        esac
+        shift
+    done
+    log "$1:"
+    "$state/ask-guest" "$(<"$guests/$1/tty")" "$limit" "$logs/log" "$kind" "$2"
+}
+
+# guest_put NAME FILE GUEST-FILE / guest_get NAME GUEST-FILE FILE - small files
+guest_put() {
+    guest_run "$1" "mkdir -p '$(dirname "$3")' && base64 -d >'$3' <<'END'
+$(base64 "$2")
+END"
+}
+guest_get() { guest_run "$1" "cat '$2'" >"$3"; }
+
+# guest_reboot_by_xl NAME / guest_reboot_inside NAME - and wait until it is back
+guest_reboot_by_xl() {
+    xl_timed "$1" reboot "$1"
+    guest_wait_reboot "$1"
+}
+guest_reboot_inside() {
+    guest_run -l "$1" /sbin/reboot
+    guest_wait_reboot "$1"
+}
+
+# guest_up NAME VTPM [LINE…] - configure, create, wait for its agent
+guest_up() {
+    guest_config "$@"
+    guest_create "$1"
+    guest_wait "$1"
+}
+
+# ---- xenstore ---------------------------------------------------------------
+
+vtpm_backend() { printf '/local/domain/0/backend/vtpm/%s/%s' "$1" "${2:-0}"; }
+xs() { xenstore-read "$1" 2>/dev/null; }
+# libxl leaves empty directories of its own above a device's.
+xs_gone() { ! xenstore-ls "$1" 2>/dev/null | grep -q state; }
+
+# ---- the daemon -------------------------------------------------------------
+
+daemon_log=$logs/xl-vtpmd.log
+
+# daemon_reset [CONF-LINE…] - a machine on which it was just installed, plus
+# these settings. Only with no daemon and no guest of ours running.
+daemon_reset() {
+    local pristine=$state/pristine
+    rm -rf /var/lib/xl-vtpm /run/xl-vtpm /etc/xl-vtpm
+    [[ ! -e $pristine/lib ]] || cp -a "$pristine/lib" /var/lib/xl-vtpm
+    [[ ! -e $pristine/etc ]] || cp -a "$pristine/etc" /etc/xl-vtpm
+    rm -f /etc/xen/xl-vtpm.conf
+    [[ ! -e $pristine/conf ]] || cp -a "$pristine/conf" /etc/xen/xl-vtpm.conf
+    [[ $# -eq 0 ]] || printf '%s\n' "$@" >>/etc/xen/xl-vtpm.conf
+}
+
+daemon_pid() { cat "$state/daemon.pid" 2>/dev/null; }
+daemon_alive() { [[ -n $(daemon_pid) ]] && kill -0 "$(daemon_pid)" 2>/dev/null; }
+daemon_ready() { ! daemon_alive || timeout 5 xl-vtpm list; }
+
+# daemon_spawn - start it and return at once
+daemon_spawn() {
+    setsid xl-vtpmd --foreground >>"$daemon_log" 2>&1 </dev/null &
+    printf '%s\n' "$!" >"$state/daemon.pid"
+    log "xl-vtpmd started as process $!"
+}
+
+# daemon_start - start it and wait until it serves
+daemon_start() {
+    daemon_spawn
+    wait_for 20 daemon_ready || {
+        log "xl-vtpmd is not ready in 20 s: $(xl-vtpm list 2>&1)"
+        return 1
+    }
+    if ! daemon_alive; then
+        log "xl-vtpmd ended at its start: $(tail -n 5 "$daemon_log")"
+        printf 'xl-vtpmd ended at its start: %s\n' "$(tail -n 5 "$daemon_log")" >&2
+        return 1
+    fi
+}
+
+# daemon_stop - politely, as systemd would; kill it after 20 s
+daemon_stop() {
+    local pid
+    pid=$(daemon_pid) || return 0
+    kill -TERM "$pid" 2>/dev/null || true
+    if ! wait_for 20 daemon_ended; then
+        log "xl-vtpmd ignores SIGTERM"
+        kill -KILL "$pid" || true
+    fi
+    rm -f "$state/daemon.pid"
+}
+daemon_ended() { ! daemon_alive; }
+
+# daemon_log_since MARK / daemon_log_mark - only what came since then
+daemon_log_mark() { stat -c %s "$daemon_log" 2>/dev/null || echo 0; }
+daemon_log_since() { tail -c "+$(($1 + 1))" "$daemon_log"; }
+
+# What must not be in its log when nothing is wrong. The system of 2009 greeted
+# every new TPM with "Failed to load NVM", and taught people not to read logs.
+alarming='fail|error|corrupt|damage|cannot|can.t|unable|warn|invalid|missing|no such|refus|abort|unexpected'
+
+# ---- the TPM in the guest ---------------------------------------------------
+
+# guest_tpm NAME - until its device is there
+guest_tpm() { guest_run -t 70 "$1" 'wait-tpm 60'; }
+
+# pcr NAME N - the SHA-256 value, hex
+pcr() {
+    guest_run -t 60 "$1" "tpm2_pcrread sha256:$2" | sed -n 's/^ *[0-9]* *: *0x\([0-9A-F]*\)$/\1/p'
+}
+pcr_extend() {
+    guest_run -t 60 "$1" "tpm2_pcrextend $2:sha256=$(printf 'ab%.0s' {1..32})"
+}
+pcr_zero=$(printf '00%.0s' {1..32})
+
+# tpm2_key_name NAME HANDLE - hex
+tpm2_key_name() {
+    guest_run -t 60 "$1" "tpm2_readpublic -Q -c $2 -n /tmp/name && xxd -p -c 100 /tmp/name"
+}
+tpm2_nv() { guest_run -t 60 "$1" "tpm2_nvread $2 -C o"; }
+
+# ---- a guest that uses its TPM all along --------------------------------------
+
+# It increments an NV counter without a pause, counts what succeeded, and keeps
+# the errors of what did not. One guest at a time. /dev/tpm0 has one user at a
+# time: other commands are run by beside_counting.
+
+counting_start() { # NAME
+    counting=$1
+    guest_run -t 120 "$counting" 'set -e
+        tpm2_nvdefine 0x1500020 -Q -C o -a "nt=counter|ownerread|ownerwrite"
+        tpm2_nvincrement 0x1500020 -C o'
+    counting_from=$(counting_tpm)
+    # shellcheck disable=SC2016 # that is for the guest's shell
+    guest_run "$counting" 'echo 0 >/tmp/count
+        cat >/tmp/stream <<"END"
+n=0
+while [ ! -e /tmp/stop ]; do
+    while [ -e /tmp/pause ]; do
+        : >/tmp/paused
+        usleep 20000
+    done
+    rm -f /tmp/paused
+    if tpm2_nvincrement 0x1500020 -C o 2>/tmp/error; then
+        n=$((n + 1))
+        echo $n >/tmp/count.new
+        mv /tmp/count.new /tmp/count
+    else
+        { date; cat /tmp/error; } >>/tmp/failures
+    fi
+done
+: >/tmp/stopped
+END
+        sh /tmp/stream >/dev/null 2>&1 &'
+    counting_goes_on
+}
+beside_counting() { # COMMAND
+    # shellcheck disable=SC2016 # as above
+    guest_run -t 90 "$counting" ': >/tmp/pause
+        until [ -e /tmp/paused ]; do usleep 20000; done
+        ( '"$1"' )
+        status=$?
+        rm -f /tmp/pause
+        while [ -e /tmp/paused ]; do usleep 20000; done
+        exit $status'
+}
+counting_tpm() { printf '%d\n' $((16#$(guest_run "$counting" 'tpm2_nvread 0x1500020 -C o | xxd -p'))); }
+counting_guest() { guest_run "$counting" 'cat /tmp/count'; }
+counting_reached() { [[ $(counting_guest) -ge $1 ]]; }
+# Until it has done a few commands more: the first may have begun before.
+counting_goes_on() { wait_for 60 counting_reached $(($(counting_guest) + 2)); }
+
+# The checks: none failed, and the TPM did each exactly once. In $counted how many.
+counting_ends() {
+    guest_run "$counting" ': >/tmp/stop; until [ -e /tmp/stopped ]; do usleep 100000; done'
+    counted=$(counting_guest)
+    is "no command of the guest failed" \
+        "$(guest_run "$counting" 'cat /tmp/failures 2>/dev/null' || true)" ""
+    is "each ran exactly once: the counter in the TPM agrees with the guest's" \
+        "$(counting_tpm)" "$((counting_from + counted))"
+}
+
+# backend_pid UUID - of the process that serves that instance now
+backend_pid() {
+    xl-vtpm list --json |
+        jq -r --arg u "$1" '[.. | objects | select(.uuid? == $u) | .device.pid? // empty] | first // empty'
+}
+# backend_is_not UUID PID - another one serves
+backend_is_not() {
+    local pid
+    pid=$(backend_pid "$1") && [[ -n $pid && $pid != "$2" ]]
+}

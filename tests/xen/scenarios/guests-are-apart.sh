@@ -1,0 +1,68 @@
+# shellcheck shell=bash disable=SC2154,SC2016
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Two uuids are two TPMs; a uuid in use is refused to a second guest, fast and with a reason, and the first guest does not notice.
+# limit: 600 s
+
+uuid1=11111111-5e5f-4c1c-8a55-3d0c5a3b0001
+uuid2=22222222-5e5f-4c1c-8a55-3d0c5a3b0002
+
+seed() {
+    guest_run -t 120 "$1" "set -e
+        printf '%s' '$2' >/tmp/text
+        tpm2_nvdefine $3 -Q -C o -s ${#2} -a 'ownerread|ownerwrite'
+        tpm2_nvwrite $3 -C o -i /tmp/text
+        tpm2_createprimary -Q -C o -G ecc -c /tmp/primary
+        tpm2_evictcontrol -Q -C o -c /tmp/primary 0x81000010
+        tpm2_flushcontext -t"
+}
+
+step "two guests with different uuids at the same time"
+daemon_reset
+daemon_start
+guest_up apart1 "backend=0,uuid=$uuid1"
+guest_up apart2 "backend=0,uuid=$uuid2"
+guest_tpm apart1
+guest_tpm apart2
+# The same index in both, with different contents, and one in the first only.
+seed apart1 "belongs to one" 0x1500001
+seed apart2 "belongs to two" 0x1500001
+guest_run -t 60 apart1 'tpm2_nvdefine 0x1500002 -Q -C o -s 8 -a "ownerread|ownerwrite"'
+is "the first guest reads its own data" "$(tpm2_nv apart1 0x1500001)" "belongs to one"
+is "the second guest reads its own data" "$(tpm2_nv apart2 0x1500001)" "belongs to two"
+is "an index of the first guest is not there for the second" \
+    "$(guest_run -t 60 apart2 'tpm2_getcap handles-nv-index' | grep -ic 0x1500002 || true)" 0
+isnt "their keys differ" "$(tpm2_key_name apart1 0x81000010)" "$(tpm2_key_name apart2 0x81000010)"
+isnt "they are two instances" \
+    "$(xs "$(vtpm_backend "$(guest_domid apart1)")/instance" || true)" \
+    "$(xs "$(vtpm_backend "$(guest_domid apart2)")/instance" || true)"
+pcr_extend apart1 10
+is "a PCR extended in one is untouched in the other" "$(pcr apart2 10)" "$pcr_zero"
+
+step "a third guest with the first one's uuid"
+pcr_before=$(pcr apart1 10)
+domid_before=$(guest_domid apart1)
+backend_before=$(xenstore-ls "$(vtpm_backend "$domid_before")")
+mark=$(daemon_log_mark)
+guest_config intruder "backend=0,uuid=$uuid1"
+status=0
+guest_create intruder || status=$?
+isnt "the second use of a uuid at once: xl create fails" "$status" 0
+at_most "and fails fast" "$xl_seconds" 9.9
+like "xl says which device it was" "$xl_output" \
+    'unable to add device with path /local/domain/0/backend/vtpm/[0-9]+/0'
+like "the daemon's log says why, with the uuid" \
+    "$(daemon_log_since "$mark" | grep "$uuid1" || true)" 'in use|already|busy'
+like "xl-vtpm show says who has it" "$(xl-vtpm show "$uuid1" 2>&1)" 'apart1'
+succeeds "no half-made guest is left" guest_gone intruder
+
+is "the first guest is still the same domain" "$(guest_domid apart1)" "$domid_before"
+is "its backend directory is as before" "$(xenstore-ls "$(vtpm_backend "$domid_before")")" "$backend_before"
+is "its data is untouched" "$(tpm2_nv apart1 0x1500001)" "belongs to one"
+is "its PCRs are untouched" "$(pcr apart1 10)" "$pcr_before"
+
+step "once the first guest is gone, the other may have that TPM"
+guest_destroy apart1
+guest_create intruder
+guest_wait intruder
+guest_tpm intruder
+is "a uuid given up serves its next guest" "$(tpm2_nv intruder 0x1500001)" "belongs to one"
