@@ -533,16 +533,25 @@ static void close_database(struct xlv_registry *r)
 
 enum content { CONTENT_OURS, CONTENT_FRESH };
 
-/* What the file holds. */
+/*
+ * What the file holds. The three answers come from one transaction: another
+ * process may be setting the database up right now, and half of before with
+ * half of after looks like a stranger's.
+ */
 static int look(struct xlv_registry *r, enum content *content, int *version, struct xlv_error *e)
 {
     int64_t application = 0, user_version = 0, objects = 0;
-    int rc = get_int(r, "SELECT count(*) FROM sqlite_master", &objects, e);
+    bool alone = sqlite3_get_autocommit(r->db);
+    int rc = alone ? exec(r, "BEGIN", "read", e) : 0;
 
+    if (!rc)
+        rc = get_int(r, "SELECT count(*) FROM sqlite_master", &objects, e);
     if (!rc)
         rc = get_int(r, "PRAGMA application_id", &application, e);
     if (!rc)
         rc = get_int(r, "PRAGMA user_version", &user_version, e);
+    if (alone)
+        rc = end(r, rc, "read", e);
     if (rc)
         return rc;
     if (application == 0 && user_version == 0 && objects == 0) {

@@ -868,6 +868,51 @@ static int race(void *opaque)
     return 0;
 }
 
+/* Opens what is there again and again until it is a registry; anything but "not yet" is a
+ * failure. */
+static int open_until_there(void)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_registry *r;
+    int rc;
+
+    do {
+        xlv_error_clear(&e);
+        rc = xlv_registry_open(&r, dir, false, &e);
+    } while (rc == XLV_E_NOT_FOUND || rc == -EBUSY);
+    if (rc) {
+        fprintf(stderr, "# %s\n", e.text);
+        return 1;
+    }
+    xlv_registry_close(r);
+    return 0;
+}
+
+/* Looked at while it was being set up, it was once "a database of another program". */
+static void a_registry_is_there_or_not_yet_but_never_half(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 200; round++) {
+        pid_t pids[2];
+        int status, refused = 0;
+
+        for (int i = 0; i < 2; i++) {
+            pids[i] = fork();
+            assert_true(pids[i] >= 0);
+            if (pids[i] == 0)
+                _exit(open_until_there());
+        }
+        xlv_registry_close(open_it());
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+            refused += status != 0;
+        }
+        assert_int_equal(refused, 0);
+        teardown(NULL);
+        mkdir(dir, 0700);
+    }
+}
+
 static void processes_that_meet_the_same_uuid_get_the_same_instance(void **state)
 {
     (void)state;
@@ -1037,6 +1082,7 @@ int main(void)
         TEST(on_a_read_only_disk_reading_works_and_writing_says_why),
         TEST(on_a_full_disk_nothing_is_lost),
         TEST(where_the_file_may_not_grow_nothing_is_lost),
+        TEST(a_registry_is_there_or_not_yet_but_never_half),
         TEST(processes_that_meet_the_same_uuid_get_the_same_instance),
         TEST(a_kill_at_any_instant_loses_no_acknowledged_assignment),
         TEST(a_path_with_odd_characters_is_opened),
