@@ -44,6 +44,8 @@
  */
 #define STORM_EVENTS 64u
 #define STORM_PAUSE_MS 10
+/* and after a pause, until there is a command again */
+#define STORM_EVENTS_AGAIN 4u
 
 struct backend {
     struct xlv_msg_launch launch; /* without the keys, these are wiped */
@@ -302,7 +304,8 @@ static int after_pause(struct backend *b, struct xlv_error *e)
     int r = work(b, e);
 
     b->paused = false;
-    b->idle_events = 0;
+    if (b->idle_events)
+        b->idle_events = STORM_EVENTS - STORM_EVENTS_AGAIN;
     return r ? r : xlv_port_unmask(b->port, e);
 }
 
