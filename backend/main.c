@@ -135,7 +135,7 @@ static void tell_status(struct backend *b)
 static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nfds,
                         struct xlv_error *e)
 {
-    bool serve;
+    bool serve, keep;
 
     if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
         return xlv_fail(e, XLV_E_INVALID, "the first message is not a LAUNCH; this program is "
@@ -145,16 +145,19 @@ static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nf
                         "vtpm-backend expects version %u and %zu: it is of another build than "
                         "xl-vtpmd", m->h.version, length, XLV_LAUNCH_VERSION, sizeof(*m));
     serve = m->mode == XLV_LAUNCH_SERVE;
-    if ((!serve && m->mode != XLV_LAUNCH_MANUFACTURE) ||
+    keep = m->mode == XLV_LAUNCH_KEEP;
+    if ((!serve && !keep && m->mode != XLV_LAUNCH_MANUFACTURE) ||
         (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||
         xlv_uuid_is_nil(&m->uuid) || m->log_level > XLV_LOG_DEBUG || (m->uid && !m->gid) ||
+        (keep && m->domid > XLV_DOMID_MAX) ||
         (serve && (m->domid > XLV_DOMID_MAX || m->devid > XLV_DEVID_MAX ||
+                   m->boot < XLV_BOOT_FRESH || m->boot > XLV_BOOT_KEPT ||
                    m->event_channel > XLV_EVTCHN_PORT_MAX ||
                    m->max_locality > XLV_LOCALITY_MAX)))
         return xlv_fail(e, XLV_E_INVALID, "the LAUNCH has a value out of range (mode %u, TPM "
                         "version %u, domain %u/%u, event-channel %u, locality %u)", m->mode,
                         m->tpm_version, m->domid, m->devid, m->event_channel, m->max_locality);
-    if (nfds != (serve ? 4u : 2u))
+    if (nfds != (serve ? 4u : keep ? 3u : 2u))
         return xlv_fail(e, XLV_E_INVALID, "the LAUNCH carries %zu descriptors", nfds);
     return 0;
 }
@@ -187,7 +190,7 @@ static int take_launch(struct backend *b, struct xlv_error *e)
     r = check_launch(&m, length, nfds, e);
     if (!r)
         r = xlv_store_new(&b->store, b->slots, &m.uuid, m.instance_key, e);
-    if (!r && m.mode == XLV_LAUNCH_SERVE)
+    if (!r && m.mode != XLV_LAUNCH_MANUFACTURE)
         r = xlv_journal_new(&b->journal, b->journal_fd, &m.uuid, m.journal_key, e);
     explicit_bzero(m.instance_key, sizeof(m.instance_key));
     explicit_bzero(m.journal_key, sizeof(m.journal_key));
@@ -225,12 +228,32 @@ static int manufacture(struct backend *b, struct xlv_error *e)
     return r;
 }
 
+/* --- keeping ------------------------------------------------------------- */
+
+static int keep(struct backend *b, struct xlv_error *e)
+{
+    struct xlv_session_config config = {
+        .version = (enum xlv_tpm_version)b->launch.tpm_version,
+        .ring = { .domid = b->launch.domid },
+        .store = b->store,
+        .journal = b->journal,
+    };
+    int r = xlv_sandbox_enter(NULL, b->launch.uid, b->launch.gid, e);
+
+    if (!r)
+        r = xlv_session_keep(&config, e);
+    if (!r)
+        tell_simple(b, XLV_MSG_READY);
+    return r;
+}
+
 /* --- serving ------------------------------------------------------------- */
 
 static int start_serving(struct backend *b, struct xlv_error *e)
 {
     struct xlv_session_config config = {
         .version = (enum xlv_tpm_version)b->launch.tpm_version,
+        .boot = (enum xlv_boot)b->launch.boot,
         .ring = { .domid = b->launch.domid, .devid = b->launch.devid,
                   .ring_ref = b->launch.ring_ref, .event_channel = b->launch.event_channel },
         .max_locality = b->launch.max_locality,
@@ -440,7 +463,9 @@ int main(void)
             subject.devid = (int)b.launch.devid;
         }
         xlv_log_set_subject(&subject);
-        r = serving ? run(&b, &e) : manufacture(&b, &e);
+        r = serving                              ? run(&b, &e)
+            : b.launch.mode == XLV_LAUNCH_KEEP ? keep(&b, &e)
+                                               : manufacture(&b, &e);
     }
     if (r)
         tell_failed(&b, r, &e);

@@ -12,6 +12,7 @@
 #include "backend/cancel.h"
 #include "backend/command.h"
 #include "backend/engine.h"
+#include "backend/kept.h"
 #include "backend/ring.h"
 #include "common/log.h"
 
@@ -38,6 +39,7 @@ struct xlv_session {
 
     uint64_t generation; /* of the store, by the last commit or load that worked */
     unsigned failed;     /* commits that failed since; see commit() */
+    bool owed;           /* the store holds more than the last durable pair: a kept state */
     uint64_t sequence;   /* of the last command recorded */
     uint64_t commits;
 
@@ -56,6 +58,9 @@ struct xlv_session {
     size_t request_length, response_length;
 
     struct leftover leftover;
+
+    struct state kept; /* the volatile state that was kept with the permanent one */
+    uint32_t kept_domid;
 };
 
 static void state_clear(struct state *state)
@@ -97,11 +102,12 @@ static int take_states(struct xlv_session *s, struct xlv_error *e)
         if (r)
             return r;
         /* libtpms stores more often than something changes */
-        if (!s->failed && s->next_permanent.length == s->permanent.length &&
+        if (!s->failed && !s->owed && s->next_permanent.length == s->permanent.length &&
             !memcmp(s->next_permanent.data, s->permanent.data, s->permanent.length))
             state_clear(&s->next_permanent);
-    } else if (s->failed) {
-        /* the store may hold what we have disowned: see commit() */
+    } else if (s->failed || s->owed) {
+        /* the store may hold what we have disowned: see commit(); or a kept state, which
+         * is over */
         r = state_copy(&s->next_permanent, s->permanent.data, s->permanent.length);
         if (r)
             return r;
@@ -170,6 +176,7 @@ static int commit(struct xlv_session *s, const struct state *permanent, struct x
         if (!r) {
             s->generation = generation;
             s->failed = 0;
+            s->owed = false;
             s->commits++;
             return 0;
         }
@@ -245,16 +252,19 @@ enum judgement { PAIR, REDO, BROKEN };
  *   the record has none, and the generations are equal: nothing to commit
  * Anything else means that one of the two was exchanged for an older or newer
  * copy; a volatile state must never meet a permanent one of another moment.
+ *
+ * A kept state in the store is a pair of its own: only a record that is later
+ * (the boot that went on from it has begun) counts beside it.
  */
 static enum judgement judge(const struct xlv_session *s, const struct xlv_journal_record *record)
 {
     if (record->permanent_length) {
-        if (record->permanent_length == s->permanent.length &&
+        if (!s->owed && record->permanent_length == s->permanent.length &&
             !memcmp(record->permanent, s->permanent.data, s->permanent.length))
             return PAIR;
         return record->generation > s->generation ? REDO : BROKEN;
     }
-    return record->generation == s->generation ? PAIR : BROKEN;
+    return !s->owed && record->generation == s->generation ? PAIR : BROKEN;
 }
 
 /* The boot that the record belongs to is over, and nobody said so in time: do
@@ -308,6 +318,36 @@ static void keep_leftover(struct xlv_session *s, const struct xlv_journal_record
         memcpy(l->response, record->response, l->response_length);
 }
 
+/* Goes on from the kept state where that is wanted (0), else ends the boot that
+ * it is of (XLV_E_EMPTY: a new one has to begin). */
+static int take_kept(struct xlv_session *s, bool wanted, struct xlv_error *e)
+{
+    struct xlv_ring_id ring = { .domid = s->kept_domid };
+    int r;
+
+    state_move(&s->volatile_state, &s->kept);
+    if (!wanted) {
+        xlv_log(XLV_LOG_NOTICE, "a new boot begins; the state that was kept when domain %u was "
+                "suspended is given up", s->kept_domid);
+        end_old_boot(s, &ring);
+        return XLV_E_EMPTY;
+    }
+    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
+                        s->volatile_state.data, s->volatile_state.length, e);
+    if (!r)
+        r = xlv_engine_stir(e);
+    if (!r)
+        r = xlv_journal_clear(s->c.journal, e);
+    if (!r)
+        r = settle(s, &s->c.ring, NULL, 0, NULL, 0, e);
+    if (r)
+        return r;
+    s->resumed = true;
+    xlv_log(XLV_LOG_NOTICE, "goes on from the state that was kept when domain %u was suspended",
+            s->kept_domid);
+    return 0;
+}
+
 /* 0: the engine is on, and goes on where the record was taken.
  * XLV_E_EMPTY: a new boot has to begin, with s->permanent. */
 static int resume(struct xlv_session *s, struct xlv_error *e)
@@ -316,21 +356,27 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     struct xlv_error why = XLV_ERROR_INIT;
     struct xlv_ring_id ring;
     bool same_boot, over;
+    enum judgement judgement;
     int r = xlv_journal_load(s->c.journal, &record, &why);
 
+    if (r < 0 || r == XLV_E_WRONG_OWNER)
+        return xlv_fail(e, r, "%s", why.text[0] ? why.text : "the journal cannot be read");
+    if (r && s->owed)
+        return take_kept(s, s->c.boot == XLV_BOOT_KEPT, e);
     if (r == XLV_E_EMPTY) {
         xlv_log(XLV_LOG_INFO, "a boot of the domain begins: no journal yet");
         return XLV_E_EMPTY;
     }
-    if (r < 0 || r == XLV_E_WRONG_OWNER)
-        return xlv_fail(e, r, "%s", why.text[0] ? why.text : "the journal cannot be read");
     if (r) {
         power_cut(why.text[0] ? why.text : xlv_strerror(r));
         return XLV_E_EMPTY;
     }
     ring = record.ring;
     same_boot = ring.domid == s->c.ring.domid;
-    switch (judge(s, &record)) {
+    judgement = judge(s, &record);
+    if (judgement == BROKEN && s->owed)
+        return take_kept(s, same_boot || s->c.boot == XLV_BOOT_KEPT, e);
+    switch (judgement) {
     case BROKEN:
         snprintf(why.text, sizeof(why.text), "the journal belongs to generation %llu of the "
                  "store, but the store holds generation %llu; was an older copy put back?",
@@ -386,6 +432,55 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     return 0;
 }
 
+/* The store, with a kept state beside the permanent one where it holds one. */
+static int load_store(struct xlv_session *s, struct xlv_error *e)
+{
+    struct xlv_kept kept;
+    size_t length;
+    int r = xlv_store_load(s->c.store, &s->permanent.data, &s->permanent.length, &s->generation,
+                           e);
+
+    if (r == XLV_E_EMPTY)
+        return xlv_fail(e, r, "the instance has no TPM yet: its store was never written");
+    if (r)
+        return r;
+    r = xlv_kept_split(s->permanent.data, s->permanent.length, &kept, &length);
+    if (r)
+        return xlv_fail(e, r, "the state in the store has a kept state that is none");
+    if (!kept.there)
+        return 0;
+    s->owed = true;
+    s->kept_domid = kept.domid;
+    r = state_copy(&s->kept, kept.volatile_state, kept.volatile_length);
+    explicit_bzero(s->permanent.data + length, s->permanent.length - length);
+    s->permanent.length = length;
+    return r;
+}
+
+/* Commits the last durable pair as one; then nobody needs the journal's word. */
+static int keep(struct xlv_session *s, uint32_t domid, struct xlv_error *e)
+{
+    struct xlv_kept kept = {
+        .domid = domid,
+        .volatile_state = s->volatile_state.data,
+        .volatile_length = s->volatile_state.length,
+    };
+    struct state pair = { 0 };
+    int r = xlv_kept_join(s->permanent.data, s->permanent.length, &kept, &pair.data, &pair.length);
+
+    if (r)
+        return xlv_fail(e, r, "the state of the suspended domain %u cannot be kept: %s", domid,
+                        xlv_strerror(r));
+    r = commit(s, &pair, e);
+    state_clear(&pair);
+    if (!r)
+        r = xlv_journal_clear(s->c.journal, e);
+    if (!r)
+        xlv_log(XLV_LOG_NOTICE, "domain %u is suspended: its state is kept (generation %llu)",
+                domid, (unsigned long long)s->generation);
+    return r;
+}
+
 int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *config,
                     struct xlv_error *e)
 {
@@ -398,13 +493,14 @@ int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *c
     s->c = *config;
     s->page = xlv_port_page(config->port);
     s->first_look = true;
-    r = xlv_store_load(s->c.store, &s->permanent.data, &s->permanent.length, &s->generation, e);
-    if (r == XLV_E_EMPTY)
-        r = xlv_fail(e, r, "the instance has no TPM yet: its store was never written");
-    if (!r)
-        r = resume(s, e);
-    else if (r == XLV_E_EMPTY)
-        goto out; /* not to be taken for resume()'s */
+    r = load_store(s, e);
+    if (r)
+        goto out;
+    r = resume(s, e);
+    if (r == XLV_E_EMPTY && config->boot == XLV_BOOT_KEPT)
+        r = xlv_fail(e, XLV_E_REFUSED, "the domain was restored, but the state that was kept when "
+                     "it was suspended is not there any more; `xl-vtpm accept` lets it have a TPM "
+                     "that was reset");
     if (r == XLV_E_EMPTY)
         r = cold_start(s, e);
 out:
@@ -435,6 +531,7 @@ void xlv_session_free(struct xlv_session *s)
     state_clear(&s->volatile_state);
     state_clear(&s->next_permanent);
     state_clear(&s->next_volatile_state);
+    state_clear(&s->kept);
     explicit_bzero(s, sizeof(*s));
     free(s);
 }
@@ -730,7 +827,7 @@ int xlv_session_stop(struct xlv_session *s, enum xlv_stop_reason reason, struct 
             return r;
     }
     if (reason == XLV_STOP_SUSPEND)
-        return 0;
+        return keep(s, s->c.ring.domid, e);
     /* A closed frontend may be the last that is heard of this boot: the host
      * may be switched off next, and with it the journal goes. If the boot goes
      * on after all, the record is where it does, and the first command that
@@ -743,6 +840,44 @@ int xlv_session_stop(struct xlv_session *s, enum xlv_stop_reason reason, struct 
         xlv_log(XLV_LOG_WARNING, "the TPM was not shut down in order: %s",
                 why.text[0] ? why.text : xlv_strerror(r));
     return 0;
+}
+
+int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *e)
+{
+    struct xlv_session *s = calloc(1, sizeof(*s));
+    struct xlv_journal_record record;
+    struct xlv_error why = XLV_ERROR_INIT;
+    enum judgement judgement;
+    int r;
+
+    if (!s)
+        return -ENOMEM;
+    s->c = *config;
+    r = load_store(s, e);
+    if (r || s->owed)
+        goto out;
+    r = xlv_journal_load(s->c.journal, &record, &why);
+    if (r == XLV_E_EMPTY || (!r && record.ring.domid != s->c.ring.domid)) {
+        r = 0;
+        goto out;
+    }
+    if (r) {
+        r = xlv_fail(e, r, "%s", why.text[0] ? why.text : "the journal cannot be read");
+        goto out;
+    }
+    judgement = judge(s, &record);
+    if (judgement == BROKEN)
+        r = xlv_fail(e, XLV_E_CORRUPT, "the journal and the store do not belong together: the "
+                     "state of the suspended domain %u is lost", s->c.ring.domid);
+    else if (judgement == REDO)
+        r = state_copy(&s->permanent, record.permanent, record.permanent_length);
+    if (!r)
+        r = state_copy(&s->volatile_state, record.volatile_state, record.volatile_length);
+    if (!r)
+        r = keep(s, s->c.ring.domid, e);
+out:
+    xlv_session_free(s);
+    return r;
 }
 
 void xlv_session_status(const struct xlv_session *s, struct xlv_session_status *status)

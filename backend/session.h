@@ -45,6 +45,18 @@
  * The PCRs follow the boot of the domain: another ring of the same domid gets
  * the volatile state of the last one and no Startup; another domid is another
  * boot, before which the old one is ended in order.
+ *
+ * A suspended domain has no process, and comes back as another domid, perhaps
+ * after the host was switched off: the pair of its last command is committed
+ * to the store as one (kept.h). Whoever starts next either goes on from there
+ * (XLV_BOOT_KEPT) or ends that boot in order and begins its own. Either way
+ * the kept state is over with the first commit of the new boot, which is
+ * recorded in the journal, and made durable, before any command is executed:
+ *     up to the record       the store has the kept state: done again, from there
+ *     record, no commit      the journal has this domid and the permanent state:
+ *                            the commit is made up for, the boot goes on
+ *     commit                 the kept state is gone
+ * So it is gone on from at most once.
  */
 #ifndef XLV_SESSION_H
 #define XLV_SESSION_H
@@ -66,6 +78,7 @@
 
 struct xlv_session_config {
     enum xlv_tpm_version version;
+    enum xlv_boot boot; /* what to do where the journal does not know the domain */
     struct xlv_ring_id ring;
     uint32_t max_locality;
     /* borrowed, must outlive the session */
@@ -76,7 +89,7 @@ struct xlv_session_config {
 
 struct xlv_session_status {
     uint64_t generation, sequence, commits;
-    bool resumed; /* this process went on from the journal */
+    bool resumed; /* this process went on from the journal or from a kept state */
 };
 
 enum xlv_session_step {
@@ -97,7 +110,8 @@ struct xlv_session;
  * Loads the state, resumes the boot or begins a new one; afterwards the engine
  * is on. Reads no byte of the guest. Whatever cannot be trusted is refused with
  * a sentence and left as it is: XLV_E_EMPTY (never manufactured), XLV_E_CORRUPT,
- * XLV_E_WRONG_KEY, XLV_E_WRONG_OWNER, XLV_E_VERSION, XLV_E_TPM, -errno.
+ * XLV_E_WRONG_KEY, XLV_E_WRONG_OWNER, XLV_E_VERSION, XLV_E_TPM, XLV_E_REFUSED (a
+ * kept state is to be gone on from, and there is none), -errno.
  */
 int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *config,
                     struct xlv_error *e);
@@ -124,12 +138,21 @@ enum xlv_session_step xlv_session_at(const struct xlv_session *session);
 
 /*
  * Ends the session for a reason. A command that waits in the page is still
- * served, unless the domain is gone; then, unless the domain is only being
- * saved, the TPM is shut down in order, durably (a failure of that is logged,
- * the next boot makes up for it). An error is one of xlv_session_work().
+ * served, unless the domain is gone. Then the TPM is shut down in order,
+ * durably (a failure of that is logged, the next boot makes up for it); or,
+ * where the domain is only suspended, its state is kept (a failure of that is
+ * an error). Other errors are those of xlv_session_work().
  */
 int xlv_session_stop(struct xlv_session *session, enum xlv_stop_reason reason,
                      struct xlv_error *e);
+
+/*
+ * Does what a session that ended with XLV_STOP_SUSPEND would have done, in the
+ * place of one that was killed before it could: keeps the state that the
+ * journal has of this domid. Nothing to do, and 0, where that was done already
+ * or where the journal is of another domid. Needs no engine and no port.
+ */
+int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *e);
 
 void xlv_session_status(const struct xlv_session *session, struct xlv_session_status *status);
 

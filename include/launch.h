@@ -55,7 +55,7 @@
 
 #define XLV_LAUNCH_FD 3
 #define XLV_LAUNCH_MAGIC 0x4d545658u /* "XVTM" */
-#define XLV_LAUNCH_VERSION 1u
+#define XLV_LAUNCH_VERSION 2u
 #define XLV_LAUNCH_FDS_MAX 4u
 
 #define XLV_KEY_SIZE 32u
@@ -80,6 +80,14 @@ enum xlv_launch_mode {
     XLV_LAUNCH_SERVE = 1,       /* serve a device */
     XLV_LAUNCH_MANUFACTURE = 2, /* make a new TPM, commit it, exit; idempotent:
                                    a store that holds a good state stays as it is */
+    XLV_LAUNCH_KEEP = 3,        /* keep the state of a suspended domain, of which the journal
+                                   has the last word; idempotent */
+};
+
+/* Whose boot is it, where the journal does not know the domain yet? */
+enum xlv_boot {
+    XLV_BOOT_FRESH = 1, /* the domain was created: a TPM that is switched on */
+    XLV_BOOT_KEPT = 2,  /* it was restored: goes on from the kept state, or not at all */
 };
 
 /* values of the registry and of this message alike */
@@ -91,7 +99,8 @@ struct xlv_msg_launch {
     uint32_t tpm_version; /* enum xlv_tpm_version */
     struct xlv_uuid uuid;
     uint64_t instance;
-    /* the device (serve only) */
+    uint32_t boot; /* enum xlv_boot (serve only) */
+    /* the device (serve; keep: the domain that was suspended) */
     uint32_t domid, devid;
     uint32_t ring_ref, event_channel; /* as the frontend wrote them; checked by the daemon
                                          for range only: hostile otherwise */
@@ -116,7 +125,8 @@ struct xlv_msg_failed {
 enum xlv_stop_reason {
     XLV_STOP_FRONTEND_CLOSED = 1, /* driver unloaded or reconnecting; the boot goes on */
     XLV_STOP_DOMAIN_END = 2,      /* this boot of the domain is over: TPM2_Shutdown */
-    XLV_STOP_SUSPEND = 3,         /* the domain is being saved: keep the volatile state */
+    XLV_STOP_SUSPEND = 3,         /* the domain is suspended, to be saved or migrated: keep the
+                                     volatile state with the permanent one */
 };
 
 struct xlv_msg_stop {

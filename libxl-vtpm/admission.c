@@ -8,6 +8,14 @@ enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts)
         return XLV_WHY_UNRESOLVED;
     if (facts->life == XLV_LIFE_QUARANTINED)
         return XLV_WHY_QUARANTINED;
+    if (!facts->past) {
+        if (facts->untold && facts->refuse_untold)
+            return XLV_WHY_UNTOLD;
+        if (facts->restored && !facts->kept && facts->accept == XLV_ACCEPT_NONE)
+            return XLV_WHY_OTHER_SAVE;
+        if (facts->late && facts->refuse_late)
+            return XLV_WHY_LATE;
+    }
     switch (facts->holder) {
     case XLV_HOLDER_NONE:
         return XLV_WHY_ADMITTED;

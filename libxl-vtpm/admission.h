@@ -7,6 +7,10 @@
  * where libxl still waits and its message reaches the administrator; it waits
  * instead where the first is about to let go (the reboot overlap: the new
  * domain appears while the old one closes) or is a migration's other half.
+ *
+ * A restored domain expects the TPM that it was saved with, PCRs and sessions
+ * and all. It gets the state that was kept at that save, or none: one whose
+ * PCRs were reset could claim a boot that it did not have.
  */
 #ifndef XLV_ADMISSION_H
 #define XLV_ADMISSION_H
@@ -30,6 +34,14 @@ struct xlv_admission {
     enum xlv_holder holder;
     bool incoming;  /* the domain is being received */
     bool past;      /* libxl does not wait any more (found, or come back) */
+    /* the domain, see domain.h */
+    bool untold;       /* created or restored, that cannot be told */
+    bool restored;     /* and has not run since */
+    bool late;         /* it runs already, so its boot was not measured */
+    bool kept;         /* the state of this very save is kept, or will be */
+    enum xlv_accept accept;
+    /* settings */
+    bool refuse_untold, refuse_late;
 };
 
 enum xlv_admission_why {
@@ -38,6 +50,9 @@ enum xlv_admission_why {
     XLV_WHY_UNRESOLVED,
     XLV_WHY_QUARANTINED,
     XLV_WHY_IN_USE,
+    XLV_WHY_UNTOLD,
+    XLV_WHY_OTHER_SAVE,
+    XLV_WHY_LATE,
 };
 
 enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts);

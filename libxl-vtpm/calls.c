@@ -47,6 +47,20 @@ struct json_object *xlv_json_time(int64_t seconds)
     return json_object_new_string(text);
 }
 
+/* NULL where nothing is suspended. */
+static struct json_object *suspended_json(const struct xlv_suspended *s)
+{
+    struct json_object *json = s->at_s ? json_object_new_object() : NULL;
+
+    if (json && add(json, "time", xlv_json_time(s->at_s)) &&
+        add(json, "domid", json_object_new_int64(s->domid)) &&
+        add(json, "domain_uuid", xlv_json_text(s->domain_uuid)) &&
+        add(json, "certain", json_object_new_boolean(s->mark >= 0)))
+        return json;
+    json_object_put(json);
+    return NULL;
+}
+
 static int add_binding(const struct xlv_binding *binding, void *opaque)
 {
     struct json_object *array = opaque, *json = json_object_new_object();
@@ -81,6 +95,10 @@ int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instanc
         add(json, "last_domain_uuid", xlv_json_text(i->last_domain_uuid)) &&
         add(json, "label", xlv_json_text(i->label)) &&
         add(json, "directory", json_object_new_string(i->directory)) &&
+        add_or_null(json, "suspended", suspended_json(&i->suspended)) &&
+        add_or_null(json, "accept", i->accept ? json_object_new_string(xlv_accept_name(i->accept))
+                                              : NULL) &&
+        add_or_null(json, "late_attach", xlv_json_time(i->late_attach_s)) &&
         add_or_null(json, "device", NULL) && add_or_null(json, "last_refusal", NULL)) {
         if (add(json, "bindings", bindings)) {
             *out = json;
@@ -337,6 +355,35 @@ static int call_release(const struct xlv_calls *c, struct json_object *request,
     return rc ? rc : full_json(c, &instance, result, e);
 }
 
+/* What the next restored domain of an instance gets, though its save is not the one that is kept. */
+static int call_accept(const struct xlv_calls *c, struct json_object *request,
+                       struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    enum xlv_accept accept = XLV_ACCEPT_NONE;
+    const char *word;
+    int rc = get_text(request, "accept", true, &word, e);
+
+    if (!rc)
+        rc = get_instance(c, request, &instance, e);
+    if (rc)
+        return rc;
+    if (!strcmp(word, "reset"))
+        accept = XLV_ACCEPT_RESET;
+    else if (!strcmp(word, "kept"))
+        accept = XLV_ACCEPT_KEPT;
+    else if (strcmp(word, "none"))
+        return xlv_fail(e, XLV_E_INVALID, "\"%.80s\" cannot be accepted; there are reset, kept and "
+                                          "none", word);
+    if (accept == XLV_ACCEPT_KEPT && !instance.suspended.at_s)
+        return xlv_fail(e, XLV_E_INVALID, "no state of a suspended domain is kept for instance "
+                                          "%llu", (unsigned long long)instance.number);
+    rc = xlv_registry_accept(c->registry, instance.number, accept, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
 /* What becomes of a device that nothing is known about. */
 static int preview(const struct xlv_calls *c, const struct xlv_lookup *lookup,
                    struct xlv_instance *instance, enum xlv_rule *rule, struct xlv_error *e)
@@ -422,7 +469,7 @@ static const struct {
 } table[] = {
     { "list", call_list },     { "show", call_show },   { "create", call_create },
     { "bind", call_bind },     { "unbind", call_unbind }, { "check", call_check },
-    { "status", call_status }, { "release", call_release },
+    { "status", call_status }, { "release", call_release }, { "accept", call_accept },
 };
 
 struct json_object *xlv_calls_answer(const struct xlv_calls *calls, struct json_object *request)

@@ -125,6 +125,59 @@ struct device *xlv_dev_of_claim(struct xlv_claim *claim)
     return claim ? (struct device *)((char *)claim - offsetof(struct device, claim)) : NULL;
 }
 
+/* Is the kept state of the instance, or the one that its holder will leave, of the save that
+ * this domain was restored from? */
+static bool is_its_save(const struct device *d, const struct device *holder)
+{
+    struct xlv_daemon *m = d->daemon;
+    const struct xlv_suspended *s = &d->slot->info.suspended;
+    struct xlv_domain_facts facts;
+    uint32_t mark, other;
+
+    if (!xlv_domains_mark(m->domains, d->domid, &mark))
+        return false;
+    if (s->at_s && !strcmp(s->domain_uuid, d->domain_uuid) && s->mark == mark)
+        return true;
+    /* a migration within this host: the domain that is left behind is not gone yet */
+    if (!holder || holder == d || strcmp(holder->domain_uuid, d->domain_uuid))
+        return false;
+    xlv_domains_ask(m->domains, holder->domid, &facts);
+    return facts.suspended && xlv_domains_mark(m->domains, holder->domid, &other) && other == mark;
+}
+
+/* What the domain is: created or restored, and does it run already? */
+static void ask_domain(struct device *d, const struct device *holder, struct xlv_admission *facts)
+{
+    const struct xlv_instance *info = &d->slot->info;
+    struct xlv_domain_facts domain;
+
+    xlv_domains_ask(d->daemon->domains, d->domid, &domain);
+    facts->untold = !domain.told;
+    facts->restored = domain.restored && !domain.has_run;
+    facts->late = domain.has_run;
+    facts->accept = info->accept;
+    facts->refuse_untold = !d->daemon->settings->untold_is_created;
+    facts->refuse_late = d->daemon->settings->refuse_late_attach;
+    d->boot = XLV_BOOT_FRESH;
+    d->use = facts->late ? XLV_USE_LATE : XLV_USE_BOOT;
+    if (facts->past) {
+        /* its journal knows; but the first process of a restored domain may not have come to
+         * begin one before a daemon went away */
+        d->use = XLV_USE_AGAIN;
+        if (domain.restored && info->suspended.at_s &&
+            !strcmp(info->suspended.domain_uuid, d->domain_uuid)) {
+            d->boot = XLV_BOOT_KEPT;
+            d->use = XLV_USE_BOOT;
+        }
+        return;
+    }
+    if (!facts->restored)
+        return;
+    facts->kept = is_its_save(d, holder);
+    if (facts->accept != XLV_ACCEPT_RESET)
+        d->boot = XLV_BOOT_KEPT;
+}
+
 static void decide(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
@@ -148,6 +201,7 @@ static void decide(struct device *d)
                 xlv_dev_mark(holder, true);
             }
         }
+        ask_domain(d, holder, &facts);
     }
     why = xlv_admission_decide(&facts);
     switch (why) {
@@ -180,6 +234,34 @@ static void decide(struct device *d)
                 "%u; shut that domain down, or give this one another uuid",
                 xlv_dev_domain(d), d->slot->number, xlv_dev_domain(holder), holder->domid,
                 holder->devid);
+        break;
+    case XLV_WHY_UNTOLD:
+        d->told = "it cannot be told whether the domain was restored";
+        explain(d,
+                "domain %s gets no TPM: it cannot be told whether it was created or restored, for "
+                "the hypervisor does not tell us; if no domain is ever restored with a TPM from "
+                "here, set untold-boot = created in xl-vtpm.conf",
+                xlv_dev_domain(d));
+        break;
+    case XLV_WHY_OTHER_SAVE:
+        d->told = "its TPM has gone on since it was saved";
+        explain(d,
+                "domain %s gets no TPM: it was restored from a save file, and %s; restore the "
+                "latest one, or choose: `xl-vtpm accept %" PRIu64 " --reset` gives the next "
+                "restored domain its TPM as after a reset%s",
+                xlv_dev_domain(d),
+                d->slot->info.suspended.at_s
+                    ? "the state that is kept of its TPM is not certainly of that save"
+                    : "its TPM has gone on since that save",
+                d->slot->number,
+                d->slot->info.suspended.at_s ? ", --kept gives it that state all the same" : "");
+        break;
+    case XLV_WHY_LATE:
+        d->told = "it runs already";
+        explain(d,
+                "domain %s gets no TPM: it runs already, so the TPM would not have seen its boot, "
+                "and late-attach = refuse in xl-vtpm.conf",
+                xlv_dev_domain(d));
         break;
     case XLV_WHY_UNRESOLVED:
         d->told = facts.resolved == XLV_E_REFUSED ? "its uuid is not known here"
@@ -217,13 +299,44 @@ void xlv_dev_denied(struct xlv_claim *claim, const char *text)
 
 /* --- its process --- */
 
+static void note_use(struct device *d)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+
+    if (xlv_registry_used(d->daemon->registry, d->slot->number, d->domain_name,
+                          d->domain_uuid[0] ? d->domain_uuid : NULL, d->use, &e))
+        xlv_log_about(&d->subject, XLV_LOG_WARNING, "cannot note the use of the instance: %s",
+                      e.text);
+    else if (d->use != XLV_USE_AGAIN)
+        d->slot->info.suspended = (struct xlv_suspended){ .mark = -1 };
+    d->use = XLV_USE_AGAIN;
+}
+
+void xlv_dev_took_up_boot(struct device *d)
+{
+    const struct xlv_suspended *s = &d->slot->info.suspended;
+
+    d->boot = XLV_BOOT_FRESH;
+    d->use = XLV_USE_AGAIN;
+    if (!s->at_s)
+        return;
+    /* the daemon before us did not come to note it; or it is this very domain that was
+     * suspended, and the process still has to be told */
+    if (s->domid != d->domid) {
+        d->use = XLV_USE_BOOT;
+        note_use(d);
+    } else {
+        d->slot->kept_s = s->at_s;
+    }
+}
+
 static void on_child_ready(struct xlv_child *child, void *opaque)
 {
     struct device *d = opaque;
-    struct xlv_daemon *m = d->daemon;
-    struct xlv_error e = XLV_ERROR_INIT;
 
     d->attached_s = time(NULL);
+    /* from here on the journal knows the domain */
+    d->boot = XLV_BOOT_FRESH;
     xlv_log_about(&d->subject, XLV_LOG_NOTICE,
                   "domain %s is served by process %ld (ring %u, event channel %u)",
                   xlv_dev_domain(d), (long)xlv_child_pid(child), d->served.ring.ring_ref,
@@ -231,13 +344,10 @@ static void on_child_ready(struct xlv_child *child, void *opaque)
     xlv_dev_push(d, XLV_EVENT_READY);
     xlv_dev_run(d);
     /* once per connection: a process that follows a killed one is no new use */
-    if (d->noted_use)
-        return;
-    d->noted_use = true;
-    if (xlv_registry_used(m->registry, d->slot->number, d->domain_name,
-                          d->domain_uuid[0] ? d->domain_uuid : NULL, &e))
-        xlv_log_about(&d->subject, XLV_LOG_WARNING, "cannot note the use of the instance: %s",
-                      e.text);
+    if (!d->noted_use) {
+        d->noted_use = true;
+        note_use(d);
+    }
 }
 
 static void on_child_status(struct xlv_child *child, const struct xlv_msg_status *status,
@@ -346,7 +456,7 @@ static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *e
         event = judge(d, end);
     } else if (end->how == XLV_CHILD_CLEAN) {
         xlv_log_about(&d->subject, XLV_LOG_INFO, "process %ld stopped", (long)xlv_child_pid(child));
-        if (d->ended_boot && end->bye && d->slot)
+        if (d->ended == XLV_STOP_DOMAIN_END && end->bye && d->slot)
             xlv_instances_drop_journal(m->instances, d->slot);
     } else {
         xlv_log_about(&d->subject, XLV_LOG_WARNING, "the backend of domain %s, told to stop: %s",
@@ -354,7 +464,8 @@ static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *e
     }
     if (d->state == XLV_DEVICE_REPLACING || d->state == XLV_DEVICE_CLOSING)
         count_connect(d);
-    d->ended_boot = false;
+    if (d->ended == XLV_STOP_SUSPEND && d->slot)
+        xlv_instances_kept(m->instances, d->slot, end->how == XLV_CHILD_CLEAN && end->bye);
     xlv_dev_push(d, event);
     xlv_dev_run(d);
 }
@@ -369,6 +480,7 @@ static void start(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
     struct xlv_device_launch launch = {
+        .boot = d->boot,
         .domid = d->domid,
         .devid = d->devid,
         .ring = d->view.ring,
@@ -407,26 +519,73 @@ static void start(struct device *d)
     xlv_dev_push(d, judge(d, &failure));
 }
 
-static void stop(struct device *d)
+/*
+ * The boot of the domain is over, or stands still: tells which, and notes a
+ * suspend before anything is done about it.
+ */
+static enum xlv_stop_reason end_boot(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_suspended suspended = { .domid = d->domid, .mark = -1 };
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_domain_facts domain;
+    uint32_t mark;
+
+    xlv_domains_ask(m->domains, d->domid, &domain);
+    if (!domain.told || !d->slot || (domain.exists && !domain.suspended))
+        return XLV_STOP_DOMAIN_END;
+    /* A domain that is gone already may have been saved before we came to look: keeping its
+     * state does no harm, but no save can be certain to be the one. */
+    snprintf(suspended.domain_uuid, sizeof(suspended.domain_uuid), "%s", d->domain_uuid);
+    if (domain.exists && xlv_domains_mark(m->domains, d->domid, &mark))
+        suspended.mark = mark;
+    if (xlv_instances_suspended(m->instances, d->slot, &suspended, &e))
+        xlv_log_about(&d->subject, XLV_LOG_ERROR,
+                      "cannot note that domain %s is suspended, so it will not be restored with "
+                      "its TPM unless `xl-vtpm accept` says so: %s",
+                      xlv_dev_domain(d), e.text);
+    return XLV_STOP_SUSPEND;
+}
+
+/*
+ * PCRs live as long as the domain's boot, and the guest may delete its own
+ * frontend directory: so the boot is over only where the toolstack said so
+ * (it deletes the frontend and sets online=0 in one transaction; a detach
+ * leaves the frontend there) or where the domain is dead.
+ */
+static bool boot_is_over(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
     const struct xlv_device_view *v = &d->view;
-    enum xlv_stop_reason reason = XLV_STOP_FRONTEND_CLOSED;
 
-    /*
-     * PCRs live as long as the domain's boot, and the guest may delete its own
-     * frontend directory: so the boot is over only where the toolstack said so
-     * (it deletes the frontend and sets online=0 in one transaction; a detach
-     * leaves the frontend there) or where the domain is dead.
-     */
     if ((!v->exists || !v->frontend_exists) && m->xs &&
         !xlv_xenstore_domain_exists(m->xs, d->domid))
         d->view.domain_dead = true;
-    if (v->domain_dead || (v->exists && !v->online && !v->frontend_exists))
-        reason = XLV_STOP_DOMAIN_END;
-    d->ended_boot = reason == XLV_STOP_DOMAIN_END;
+    return v->domain_dead || (v->exists && !v->online && !v->frontend_exists);
+}
+
+static void stop(struct device *d)
+{
+    const struct xlv_device_view *v = &d->view;
+
+    d->ended = boot_is_over(d) ? end_boot(d) : XLV_STOP_FRONTEND_CLOSED;
     if (d->child)
-        xlv_child_stop(d->child, reason, v->exists && v->online ? STOP_CLOSE_US : STOP_END_US);
+        xlv_child_stop(d->child, d->ended, v->exists && v->online ? STOP_CLOSE_US : STOP_END_US);
+}
+
+/* Lets go of the instance. */
+static void release(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+
+    /* no process to be told, for it was killed a moment ago: its journal is there */
+    if (!d->ended && d->claim.granted && d->slot && boot_is_over(d) &&
+        end_boot(d) == XLV_STOP_SUSPEND)
+        xlv_instances_kept(m->instances, d->slot, false);
+    xlv_claim_release(m->instances, &d->claim);
+    d->ended = 0;
+    d->came_back = true;
+    d->noted_use = false;
 }
 
 /* --- steps --- */
@@ -462,11 +621,8 @@ static void perform(struct device *d, const struct xlv_device_step *step)
 
     if (a & XLV_ACT_STOP)
         stop(d);
-    if (a & XLV_ACT_RELEASE) {
-        xlv_claim_release(m->instances, &d->claim);
-        d->came_back = true;
-        d->noted_use = false;
-    }
+    if (a & XLV_ACT_RELEASE)
+        release(d);
     if (a & (XLV_ACT_ERROR | XLV_ACT_REFUSE)) {
         xlv_dev_write_error(d, d->told ? d->told : "no TPM", a & XLV_ACT_REFUSE);
     }

@@ -22,6 +22,7 @@
 #include "libxl-vtpm/calls.h"
 #include "libxl-vtpm/daemon.h"
 #include "libxl-vtpm/device.h"
+#include "libxl-vtpm/domain.h"
 #include "libxl-vtpm/instances.h"
 #include "libxl-vtpm/keys.h"
 #include "libxl-vtpm/registry.h"
@@ -60,6 +61,8 @@ struct device {
     struct xlv_uuid uuid; /* as the toolstack gave it */
     char domain_name[XLV_DOMAIN_NAME_MAX + 1], domain_uuid[XLV_UUID_TEXT];
     bool incoming;
+    enum xlv_boot boot; /* of the domain, as it was when the device was admitted */
+    enum xlv_use use;
     struct xlv_slot *slot;
     struct xlv_claim claim;
     struct xlv_log_subject subject;
@@ -68,7 +71,8 @@ struct device {
     struct xlv_served served;
     uint64_t retry_us;
     int64_t attached_s;
-    bool has_status, status_asked, ended_boot;
+    bool has_status, status_asked;
+    enum xlv_stop_reason ended; /* why its process was told to stop; 0: it was not */
     struct xlv_msg_status status;
     bool noted_use;
     unsigned connects; /* that the guest caused, in the window that began then */
@@ -88,6 +92,7 @@ struct xlv_daemon {
     struct xlv_registry *registry;
     struct xlv_keys *keys;
     struct xlv_instances *instances;
+    struct xlv_domains *domains;
     int run_dirfd, state_dirfd, journal_dirfd, listener_dirfd;
 
     struct xlv_xenstore *xs;
@@ -147,6 +152,9 @@ void xlv_dev_push(struct device *d, enum xlv_device_event event);
 
 /* Finds the instance; *result is what admission is told. False: try again later. */
 bool xlv_dev_resolve(struct device *d, int *result, struct xlv_error *e);
+
+/* Its process runs already: whatever was suspended before it is over. */
+void xlv_dev_took_up_boot(struct device *d);
 
 /* For claims of new devices. */
 void xlv_dev_granted(struct xlv_claim *claim);

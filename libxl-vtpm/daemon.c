@@ -185,6 +185,7 @@ struct device *xlv_dev_new(struct xlv_daemon *m, uint32_t domid, uint32_t devid)
     d->domid = domid;
     d->devid = devid;
     d->state = XLV_DEVICE_UNDECIDED;
+    d->boot = XLV_BOOT_FRESH;
     d->claim.on_granted = xlv_dev_granted;
     d->claim.on_failed = xlv_dev_denied;
     d->limit = (struct xlv_ratelimit)XLV_RATELIMIT(5, 10);
@@ -569,9 +570,10 @@ static void adopt(struct xlv_daemon *m, const char *name)
     /* its instance is spoken for before any other device is decided upon */
     if (xlv_dev_look(d) && d->view.exists) {
         d->written = d->wanted = d->view.backend;
-        if (xlv_dev_resolve(d, &resolved, &e) && !resolved)
+        if (xlv_dev_resolve(d, &resolved, &e) && !resolved) {
+            xlv_dev_took_up_boot(d);
             xlv_claim_take(m->instances, d->slot, &d->claim);
-        else if (e.text[0])
+        } else if (e.text[0])
             xlv_log_about(&d->subject, XLV_LOG_ERROR, "%s", e.text);
     }
     xlv_dev_watch(d);
@@ -604,14 +606,19 @@ static int any_instance(const struct xlv_instance *instance, void *opaque)
     return 1;
 }
 
-static int make_new_ones(const struct xlv_instance *instance, void *opaque)
+/* What a crash left half done is finished ahead of its next use. */
+static int finish_one(const struct xlv_instance *instance, void *opaque)
 {
     struct xlv_daemon *m = opaque;
     struct xlv_slot *slot;
 
-    if (instance->life == XLV_LIFE_NEW &&
-        xlv_instances_slot(m->instances, instance, &slot, NULL) == 0)
+    if ((instance->life != XLV_LIFE_NEW && !instance->suspended.at_s) ||
+        xlv_instances_slot(m->instances, instance, &slot, NULL))
+        return 0;
+    if (instance->life == XLV_LIFE_NEW)
         xlv_instances_manufacture(m->instances, slot);
+    else if (!slot->holder)
+        xlv_instances_kept(m->instances, slot, false);
     return 0;
 }
 
@@ -719,6 +726,9 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
         rc = xlv_instances_new(&m->instances, &ic, e);
     if (rc)
         goto fail;
+    rc = xlv_domains_open(&m->domains, e);
+    if (rc)
+        goto fail;
     xlv_daemon_calls_init(m);
 
     rc = sd_event_add_defer(m->event, &m->work, on_work, m);
@@ -740,8 +750,7 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
         xlv_log(XLV_LOG_WARNING, "%s; trying again until it is there", xe.text);
         reconnect_later(m);
     }
-    /* what a crash left half made is finished ahead of its next use */
-    (void)xlv_registry_each(m->registry, make_new_ones, m, NULL);
+    (void)xlv_registry_each(m->registry, finish_one, m, NULL);
     *out = m;
     return 0;
 fail:
@@ -767,6 +776,7 @@ void xlv_daemon_free(struct xlv_daemon *m)
     sd_event_source_disable_unref(m->work);
     sd_event_source_disable_unref(m->sweep);
     xlv_xenstore_close(m->xs);
+    xlv_domains_close(m->domains);
     xlv_keys_free(m->keys);
     xlv_registry_close(m->registry);
     xlv_close(&m->listener_dirfd);

@@ -52,8 +52,11 @@ static void slot_free(void *p)
     struct xlv_slot *slot = p;
 
     sd_event_source_disable_unref(slot->make_retry);
+    sd_event_source_disable_unref(slot->keep_retry);
     if (slot->maker)
         xlv_child_abandon(slot->maker);
+    if (slot->keeper)
+        xlv_child_abandon(slot->keeper);
     free(slot);
 }
 
@@ -181,7 +184,7 @@ static int fill_launch(struct xlv_instances *is, const struct xlv_slot *slot,
     launch->gid = is->c.gid;
     launch->log_level = xlv_log_level();
     rc = xlv_keys_of_store(is->c.keys, &slot->info.uuid, slots, launch->instance_key, NULL, e);
-    if (!rc && mode == XLV_LAUNCH_SERVE)
+    if (!rc && mode != XLV_LAUNCH_MANUFACTURE)
         rc = xlv_keys_journal(is->c.keys, &slot->info.uuid, launch->journal_key, e);
     return rc;
 }
@@ -204,6 +207,7 @@ int xlv_instances_launch(struct xlv_instances *is, struct xlv_slot *slot,
     if (!rc)
         rc = fill_launch(is, slot, XLV_LAUNCH_SERVE, fds, &launch, e);
     if (!rc) {
+        launch.boot = device->boot;
         launch.domid = device->domid;
         launch.devid = device->devid;
         launch.ring_ref = device->ring.ring_ref;
@@ -220,6 +224,14 @@ int xlv_instances_launch(struct xlv_instances *is, struct xlv_slot *slot,
 }
 
 /* --- claims ------------------------------------------------------------------ */
+
+static void keep(struct xlv_instances *is, struct xlv_slot *slot);
+
+/* Might the journal have to say something about a domain that was suspended? */
+static bool to_be_kept(const struct xlv_slot *slot)
+{
+    return slot->info.suspended.at_s && slot->kept_s != slot->info.suspended.at_s;
+}
 
 static void grant(struct xlv_instances *is, struct xlv_slot *slot)
 {
@@ -239,6 +251,10 @@ static void grant(struct xlv_instances *is, struct xlv_slot *slot)
     slot->info = now;
     switch (slot->info.life) {
     case XLV_LIFE_READY:
+        if (to_be_kept(slot)) {
+            keep(is, slot);
+            break;
+        }
         claim->granted = true;
         claim->on_granted(claim);
         break;
@@ -321,6 +337,135 @@ void xlv_instances_quarantine(struct xlv_instances *is, struct xlv_slot *slot, c
     xlv_log_about(&slot->subject, XLV_LOG_ERROR,
                   "quarantined, it is not served until `xl-vtpm release %" PRIu64 "`: %s",
                   slot->number, reason);
+}
+
+/* --- suspended domains ----------------------------------------------------------- */
+
+int xlv_instances_suspended(struct xlv_instances *is, struct xlv_slot *slot,
+                            const struct xlv_suspended *suspended, struct xlv_error *e)
+{
+    int rc = xlv_registry_suspended(is->c.registry, slot->number, suspended, e);
+
+    return rc ? rc : xlv_registry_get_number(is->c.registry, slot->number, &slot->info, e);
+}
+
+void xlv_instances_kept(struct xlv_instances *is, struct xlv_slot *slot, bool done)
+{
+    if (done) {
+        slot->kept_s = slot->info.suspended.at_s;
+        xlv_instances_drop_journal(is, slot);
+    } else if (to_be_kept(slot)) {
+        keep(is, slot);
+    }
+}
+
+static int on_keep_retry(sd_event_source *source, uint64_t usec, void *opaque)
+{
+    struct xlv_slot *slot = opaque;
+
+    (void)usec;
+    sd_event_source_disable_unref(source);
+    slot->keep_retry = NULL;
+    keep(slot->owner, slot);
+    return 0;
+}
+
+/* Whatever comes of it, no claim waits any longer; a restored domain is refused by its own
+ * process if the state is not there. */
+static void keep_ended(struct xlv_slot *slot)
+{
+    slot->kept_s = slot->info.suspended.at_s;
+    slot->backoff = (struct xlv_backoff){ .failures = 0 };
+    grant(slot->owner, slot);
+}
+
+static void keep_failed(struct xlv_slot *slot, const struct xlv_child_end *end)
+{
+    struct xlv_instances *is = slot->owner;
+    uint64_t delay, now = 0;
+
+    if (xlv_backoff_judge(&slot->backoff, end, &delay) == XLV_VERDICT_RETRY) {
+        xlv_log_about(&slot->subject, XLV_LOG_WARNING,
+                      "the state of the suspended domain %u is not kept yet: %s; another try "
+                      "follows",
+                      slot->info.suspended.domid, end->text);
+        if (delay < XLV_RETRY_FIRST_US)
+            delay = XLV_RETRY_FIRST_US;
+        (void)sd_event_now(is->c.event, CLOCK_MONOTONIC, &now);
+        if (sd_event_add_time(is->c.event, &slot->keep_retry, CLOCK_MONOTONIC, now + delay, 1000,
+                              on_keep_retry, slot) >= 0)
+            return;
+    }
+    xlv_log_about(&slot->subject, XLV_LOG_ERROR,
+                  "the state of the suspended domain %u cannot be kept: %s; restored, that domain "
+                  "gets no TPM until `xl-vtpm accept` says which",
+                  slot->info.suspended.domid, end->text);
+    keep_ended(slot);
+}
+
+static void on_keeper_ready(struct xlv_child *child, void *opaque)
+{
+    (void)child;
+    (void)opaque;
+}
+
+static void on_keeper_status(struct xlv_child *child, const struct xlv_msg_status *status,
+                             void *opaque)
+{
+    (void)child;
+    (void)status;
+    (void)opaque;
+}
+
+static void on_keeper_gone(struct xlv_child *child, const struct xlv_child_end *end, void *opaque)
+{
+    struct xlv_slot *slot = opaque;
+
+    (void)child;
+    slot->keeper = NULL;
+    if (end->how == XLV_CHILD_CLEAN)
+        keep_ended(slot);
+    else
+        keep_failed(slot, end);
+}
+
+static const struct xlv_child_ops keeper_ops = {
+    .ready = on_keeper_ready,
+    .status = on_keeper_status,
+    .gone = on_keeper_gone,
+};
+
+/* It finds out itself whether there is anything to do. */
+static void keep(struct xlv_instances *is, struct xlv_slot *slot)
+{
+    struct xlv_child_end failure = { .how = XLV_CHILD_NOT_STARTED };
+    int fds[3] = { -1, -1, -1 }, rc;
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_msg_launch launch;
+
+    if (slot->keeper || slot->keep_retry)
+        return;
+    rc = open_instance(is, slot, false, fds, &e);
+    if (!rc)
+        rc = open_journal(is, slot, &fds[2], &e);
+    if (!rc)
+        rc = fill_launch(is, slot, XLV_LAUNCH_KEEP, fds, &launch, &e);
+    if (!rc) {
+        launch.domid = slot->info.suspended.domid;
+        rc = xlv_child_spawn(&slot->keeper, is->c.supervisor, &launch, fds, 3, &slot->subject,
+                             &keeper_ops, slot, &e);
+        explicit_bzero(&launch, sizeof(launch));
+    }
+    for (size_t i = 0; i < 3; i++)
+        xlv_close(&fds[i]);
+    if (!rc)
+        return;
+    if (rc > 0 && rc != XLV_E_IN_USE) {
+        failure.how = XLV_CHILD_FAILED;
+        failure.code = rc == XLV_E_NOT_FOUND ? XLV_E_CORRUPT : rc;
+    }
+    snprintf(failure.text, sizeof(failure.text), "%s", e.text[0] ? e.text : xlv_strerror(rc));
+    keep_failed(slot, &failure);
 }
 
 /* --- manufacture --------------------------------------------------------------- */

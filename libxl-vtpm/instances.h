@@ -9,6 +9,11 @@
  * as soon as the instance is known to be wanted. Manufacture is idempotent, so
  * a crash in between (of anybody) starts over or finds it complete.
  *
+ * An instance whose domain was suspended keeps that domain's state in its
+ * store. Usually the process that served it has done so before it ended; where
+ * it was killed before, a process of the mode KEEP does it from the journal,
+ * and claims wait for that as they wait for manufacture.
+ *
  * The lock is flock(LOCK_EX) on slot 0, taken here and living in the process
  * that gets the descriptor; "held by another process" is an expected outcome
  * (an orphan that still ends, or an administrator's `xl-vtpm recover`).
@@ -53,6 +58,10 @@ struct xlv_slot {
     bool make_wanted;
     struct xlv_slot *make_next;
     sd_event_source *make_retry;
+    /* keeping: the process, and the suspend (its time) that needs none any more */
+    struct xlv_child *keeper;
+    sd_event_source *keep_retry;
+    int64_t kept_s;
 };
 
 struct xlv_claim {
@@ -98,6 +107,7 @@ void xlv_instances_manufacture(struct xlv_instances *instances, struct xlv_slot 
  * may do better; other outcomes: no.
  */
 struct xlv_device_launch {
+    enum xlv_boot boot;
     uint32_t domid, devid;
     struct xlv_ring ring;
     const struct xlv_log_subject *subject;
@@ -111,6 +121,15 @@ int xlv_instances_launch(struct xlv_instances *instances, struct xlv_slot *slot,
 /* The instance is served no more until an administrator decides. */
 void xlv_instances_quarantine(struct xlv_instances *instances, struct xlv_slot *slot,
                               const char *reason);
+
+/*
+ * The instance's domain is suspended: noted durably, before its process is told
+ * to keep the state. Then, when that process is gone, however it ended:
+ * xlv_instances_kept(), with whether it said that it is done.
+ */
+int xlv_instances_suspended(struct xlv_instances *instances, struct xlv_slot *slot,
+                            const struct xlv_suspended *suspended, struct xlv_error *e);
+void xlv_instances_kept(struct xlv_instances *instances, struct xlv_slot *slot, bool done);
 
 /* The boot ended cleanly: nothing in its journal is needed any more. */
 void xlv_instances_drop_journal(struct xlv_instances *instances, const struct xlv_slot *slot);

@@ -66,16 +66,30 @@ static const char *const migrations[] = {
     "  created INTEGER NOT NULL,"
     "  PRIMARY KEY (domain, devid)) WITHOUT ROWID;"
     "CREATE INDEX binding_instance ON binding (instance);",
+    /* 2: suspended domains, late attach */
+    "ALTER TABLE instance ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE instance ADD COLUMN suspended_domid INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE instance ADD COLUMN suspended_domain_uuid TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE instance ADD COLUMN suspended_mark INTEGER NOT NULL DEFAULT -1;"
+    "ALTER TABLE instance ADD COLUMN accept TEXT NOT NULL DEFAULT ''"
+    "  CHECK (accept IN ('', 'reset', 'kept'));"
+    "ALTER TABLE instance ADD COLUMN late_attach INTEGER NOT NULL DEFAULT 0;",
 };
 #define SCHEMA ((int)(sizeof(migrations) / sizeof(migrations[0])))
 
 #define COLUMNS \
-    "number, uuid, tpm_version, life, created, last_used, last_domain_name, last_domain_uuid, label"
+    "number, uuid, tpm_version, life, created, last_used, last_domain_name, last_domain_uuid, " \
+    "label, suspended, suspended_domid, suspended_domain_uuid, suspended_mark, accept, late_attach"
 
 static const char *const life_names[] = {
     [XLV_LIFE_NEW] = "new",
     [XLV_LIFE_READY] = "ready",
     [XLV_LIFE_QUARANTINED] = "quarantined",
+};
+static const char *const accept_names[] = {
+    [XLV_ACCEPT_NONE] = "",
+    [XLV_ACCEPT_RESET] = "reset",
+    [XLV_ACCEPT_KEPT] = "kept",
 };
 static const char *const origin_names[] = {
     [XLV_BINDING_AUTOMATIC] = "automatic",
@@ -96,6 +110,11 @@ const char *xlv_rule_name(enum xlv_rule rule)
 const char *xlv_life_name(enum xlv_life life)
 {
     return life_names[life];
+}
+
+const char *xlv_accept_name(enum xlv_accept accept)
+{
+    return accept_names[accept];
 }
 
 const char *xlv_binding_origin_name(enum xlv_binding_origin origin)
@@ -281,7 +300,7 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
     struct xlv_instance i = { .number = 0 };
     int64_t number = sqlite3_column_int64(stmt, 0);
     char uuid[XLV_UUID_TEXT];
-    int version = sqlite3_column_int(stmt, 2), life;
+    int version = sqlite3_column_int(stmt, 2), life, accept;
 
     if (number < 1 || number > NUMBER_MAX)
         return bad_row(r, e, number, "number");
@@ -303,6 +322,16 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
         return bad_row(r, e, number, "domain uuid");
     if (!column_text(stmt, 8, i.label, sizeof(i.label)))
         return bad_row(r, e, number, "label");
+    i.suspended.at_s = sqlite3_column_int64(stmt, 9);
+    i.suspended.domid = (uint32_t)sqlite3_column_int64(stmt, 10);
+    if (sqlite3_column_int64(stmt, 10) != i.suspended.domid || i.suspended.domid > XLV_DOMID_MAX ||
+        !column_text(stmt, 11, i.suspended.domain_uuid, sizeof(i.suspended.domain_uuid)))
+        return bad_row(r, e, number, "suspended domain");
+    i.suspended.mark = sqlite3_column_int64(stmt, 12);
+    if (!column_name(stmt, 13, accept_names, COUNT(accept_names), &accept))
+        return bad_row(r, e, number, "word in accept");
+    i.accept = (enum xlv_accept)accept;
+    i.late_attach_s = sqlite3_column_int64(stmt, 14);
     snprintf(i.directory, sizeof(i.directory), INSTANCES "/%" PRIu64, i.number);
     *instance = i;
     return 0;
@@ -1192,11 +1221,12 @@ int xlv_registry_set_label(struct xlv_registry *r, uint64_t number, const char *
 }
 
 int xlv_registry_used(struct xlv_registry *r, uint64_t number, const char *domain_name,
-                      const char *domain_uuid, struct xlv_error *e)
+                      const char *domain_uuid, enum xlv_use use, struct xlv_error *e)
 {
     static const char doing[] = "note the use of an instance";
     sqlite3_stmt *stmt FINALIZE = NULL;
     struct xlv_uuid uuid;
+    int64_t now = time(NULL);
     int rc;
 
     if (domain_name && strlen(domain_name) > XLV_DOMAIN_NAME_MAX)
@@ -1205,18 +1235,56 @@ int xlv_registry_used(struct xlv_registry *r, uint64_t number, const char *domai
     if (domain_uuid && xlv_uuid_parse(&uuid, domain_uuid))
         domain_uuid = NULL;
     rc = prepare(r, &stmt,
-                 "UPDATE instance SET last_used = ?2, last_domain_name = ?3, last_domain_uuid = ?4"
-                 " WHERE number = ?1",
+                 use == XLV_USE_AGAIN
+                     ? "UPDATE instance SET last_used = ?2, last_domain_name = ?3,"
+                       " last_domain_uuid = ?4 WHERE number = ?1"
+                     : "UPDATE instance SET last_used = ?2, last_domain_name = ?3,"
+                       " last_domain_uuid = ?4, suspended = 0, suspended_domid = 0,"
+                       " suspended_domain_uuid = '', suspended_mark = -1, accept = '',"
+                       " late_attach = ?5 WHERE number = ?1",
                  doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 2, now, doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 3, domain_name ? domain_name : "", doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 4, domain_uuid ? domain_uuid : "", doing, e);
+    if (!rc && use != XLV_USE_AGAIN)
+        rc = bind_int(r, stmt, 5, use == XLV_USE_LATE ? now : 0, doing, e);
+    return rc ? rc : update(r, stmt, number, doing, e);
+}
+
+int xlv_registry_suspended(struct xlv_registry *r, uint64_t number,
+                           const struct xlv_suspended *suspended, struct xlv_error *e)
+{
+    static const char doing[] = "note that a domain is suspended";
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt,
+                     "UPDATE instance SET suspended = ?2, suspended_domid = ?3,"
+                     " suspended_domain_uuid = ?4, suspended_mark = ?5, accept = ''"
+                     " WHERE number = ?1",
+                     doing, e);
+
     if (!rc)
         rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
     if (!rc)
         rc = bind_int(r, stmt, 2, time(NULL), doing, e);
     if (!rc)
-        rc = bind_text(r, stmt, 3, domain_name ? domain_name : "", doing, e);
+        rc = bind_int(r, stmt, 3, suspended->domid, doing, e);
     if (!rc)
-        rc = bind_text(r, stmt, 4, domain_uuid ? domain_uuid : "", doing, e);
+        rc = bind_text(r, stmt, 4, suspended->domain_uuid, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 5, suspended->mark, doing, e);
     return rc ? rc : update(r, stmt, number, doing, e);
+}
+
+int xlv_registry_accept(struct xlv_registry *r, uint64_t number, enum xlv_accept accept,
+                        struct xlv_error *e)
+{
+    return set_text(r, "UPDATE instance SET accept = ?2 WHERE number = ?1", number,
+                    accept_names[accept], "accept a restored domain", e);
 }
 
 int xlv_registry_bind(struct xlv_registry *r, uint64_t number, const char *domain_name,

@@ -46,6 +46,21 @@ enum xlv_life {
     XLV_LIFE_QUARANTINED, /* kept, not served, until an administrator decides */
 };
 
+/* What an administrator decided for the next restored domain (xl-vtpm accept). */
+enum xlv_accept {
+    XLV_ACCEPT_NONE,
+    XLV_ACCEPT_RESET, /* its TPM is reset, though the guest does not expect that */
+    XLV_ACCEPT_KEPT,  /* it goes on from the kept state, though that may be of another save */
+};
+
+/* The state that the store keeps since its domain was suspended (backend/kept.h). */
+struct xlv_suspended {
+    int64_t at_s; /* 0: none */
+    uint32_t domid;
+    char domain_uuid[XLV_UUID_TEXT]; /* "" unknown */
+    int64_t mark; /* tells one save from another (domain.h); -1 unknown */
+};
+
 struct xlv_instance {
     uint64_t number; /* from 1 */
     struct xlv_uuid uuid;
@@ -55,6 +70,9 @@ struct xlv_instance {
     char last_domain_name[XLV_DOMAIN_NAME_MAX + 1];
     char last_domain_uuid[XLV_UUID_TEXT]; /* "" unknown */
     char label[XLV_LABEL_MAX + 1];
+    struct xlv_suspended suspended;
+    enum xlv_accept accept;
+    int64_t late_attach_s; /* attached when its domain's boot was over already; 0: not so */
     char directory[64]; /* relative to the state directory: "instances/<number>" */
 };
 
@@ -129,9 +147,26 @@ int xlv_registry_set_life(struct xlv_registry *registry, uint64_t number, enum x
 int xlv_registry_set_label(struct xlv_registry *registry, uint64_t number, const char *label,
                            struct xlv_error *e);
 
-/* Notes a use: time is now. domain_uuid may be NULL. */
+/*
+ * Notes a use: time is now. domain_uuid may be NULL. Where a boot begins with
+ * it (or is gone on with after a restore), what was suspended and accepted is
+ * over.
+ */
+enum xlv_use {
+    XLV_USE_AGAIN, /* the same boot goes on: a driver that came back */
+    XLV_USE_BOOT,
+    XLV_USE_LATE, /* in the middle of a boot, which was not measured so far */
+};
 int xlv_registry_used(struct xlv_registry *registry, uint64_t number, const char *domain_name,
-                      const char *domain_uuid, struct xlv_error *e);
+                      const char *domain_uuid, enum xlv_use use, struct xlv_error *e);
+
+/* Its domain is suspended; durable before its state is kept. suspended->at_s is not used. */
+int xlv_registry_suspended(struct xlv_registry *registry, uint64_t number,
+                           const struct xlv_suspended *suspended, struct xlv_error *e);
+
+int xlv_registry_accept(struct xlv_registry *registry, uint64_t number, enum xlv_accept accept,
+                        struct xlv_error *e);
+const char *xlv_accept_name(enum xlv_accept accept); /* "", "reset", "kept" */
 
 /* Bindings. bind replaces an older binding of the same (domain, devid). */
 enum xlv_binding_origin { XLV_BINDING_AUTOMATIC, XLV_BINDING_ADMINISTRATOR };

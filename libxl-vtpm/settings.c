@@ -127,6 +127,24 @@ static int set_unknown_uuid(struct xlv_settings *s, const char *value, const str
     return 0;
 }
 
+static int set_late_attach(struct xlv_settings *s, const char *value, const struct place *at,
+                           struct xlv_error *e)
+{
+    if (strcmp(value, "allow") && strcmp(value, "refuse"))
+        return bad(at, e, value, "allow or refuse is needed");
+    s->refuse_late_attach = !strcmp(value, "refuse");
+    return 0;
+}
+
+static int set_untold_boot(struct xlv_settings *s, const char *value, const struct place *at,
+                           struct xlv_error *e)
+{
+    if (strcmp(value, "refuse") && strcmp(value, "created"))
+        return bad(at, e, value, "refuse or created is needed");
+    s->untold_is_created = !strcmp(value, "created");
+    return 0;
+}
+
 static int set_max_locality(struct xlv_settings *s, const char *value, const struct place *at,
                             struct xlv_error *e)
 {
@@ -177,6 +195,8 @@ static const struct {
     { "backend-user", true, set_backend_user },
     { "default-tpm-version", false, set_default_tpm_version },
     { "unknown-uuid", false, set_unknown_uuid },
+    { "late-attach", false, set_late_attach },
+    { "untold-boot", false, set_untold_boot },
     { "max-locality", false, set_max_locality },
     { "master-key", false, set_master_key },
     { "log-level", false, set_log_level },

@@ -11,6 +11,8 @@
  *   backend-user           xl-vtpm, where it exists                   user of backends ("" = ours)
  *   default-tpm-version    2.0                                        2.0 or 1.2
  *   unknown-uuid           assign                                     assign or refuse
+ *   late-attach            allow                                      allow or refuse
+ *   untold-boot            refuse                                     refuse or created
  *   max-locality           0                                          0 to 4
  *   master-key             file:<state-dir>/master.key                file:PATH,
  *                                                                     credential:NAME, none
@@ -18,6 +20,8 @@
  */
 #ifndef XLV_SETTINGS_H
 #define XLV_SETTINGS_H
+
+#include <stdbool.h>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -30,6 +34,8 @@ struct xlv_settings {
     char *state_dir, *run_dir, *backend_program, *backend_user; /* owned */
     enum xlv_tpm_version default_tpm_version;
     enum xlv_unknown_uuid unknown_uuid;
+    bool refuse_late_attach;  /* of a device to a domain that runs already */
+    bool untold_is_created;   /* domains of which it cannot be told: else refused */
     unsigned max_locality;
     enum xlv_key_provider key_provider;
     char *key_source; /* path or credential name; owned */

@@ -49,7 +49,7 @@ struct xlv_child {
     pid_t pid;
     bool ours;           /* our own child: it has to be reaped */
     bool confirmed;      /* the kernel said that a message came from pid */
-    bool manufacture;
+    bool task; /* manufacture or keep: serves nobody, READY means done */
     bool stopping;
     bool killed;
     enum xlv_child_phase phase;
@@ -72,7 +72,7 @@ static const struct {
 #undef SAY
 };
 
-int xlv_child_may_say(enum xlv_child_phase phase, bool manufacture, const void *message,
+int xlv_child_may_say(enum xlv_child_phase phase, bool task, const void *message,
                       size_t length, enum xlv_child_phase *next)
 {
     struct xlv_msg_header h;
@@ -102,7 +102,7 @@ int xlv_child_may_say(enum xlv_child_phase phase, bool manufacture, const void *
     }
     if (length != wanted || (!any_version && h.version != XLV_LAUNCH_VERSION))
         return XLV_E_INVALID;
-    if (manufacture && h.type == XLV_MSG_STATUS)
+    if (task && h.type == XLV_MSG_STATUS)
         return XLV_E_INVALID;
     *next = may_say[phase][h.type].next;
     return 0;
@@ -259,7 +259,7 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
         child_kill(c, XLV_CHILD_NOT_STARTED, text);
         return;
     }
-    if (xlv_child_may_say(c->phase, c->manufacture, m, length, &next)) {
+    if (xlv_child_may_say(c->phase, c->task, m, length, &next)) {
         snprintf(text, sizeof(text),
                  "it sent a message (%zu bytes, type %u) that it may not send and was killed",
                  length, length >= sizeof(m->h) ? m->h.type : 0u);
@@ -275,7 +275,7 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
     case XLV_MSG_READY:
         if (before == XLV_PHASE_STARTING) {
             c->end.was_ready = true;
-            if (c->manufacture)
+            if (c->task)
                 set_deadline(c, c->exit_us);
             else
                 no_deadline(c);
@@ -395,7 +395,7 @@ static void finish(struct xlv_child *c)
         c->end.code = info.si_status;
         snprintf(c->end.text, sizeof(c->end.text), "it died of signal %d (%s)", info.si_status,
                  strsignal(info.si_status));
-    } else if (c->end.bye || (c->manufacture && c->end.was_ready)) {
+    } else if (c->end.bye || (c->task && c->end.was_ready)) {
         c->end.how = XLV_CHILD_CLEAN;
         snprintf(c->end.text, sizeof(c->end.text), "it ended as it should");
     } else if (known) {
@@ -552,7 +552,7 @@ int xlv_child_spawn(struct xlv_child **out, const struct xlv_supervisor *s,
     if (rc)
         return xlv_fail(e, rc, "no memory to start %s", s->program);
     c->ours = c->confirmed = true;
-    c->manufacture = launch->mode == XLV_LAUNCH_MANUFACTURE;
+    c->task = launch->mode != XLV_LAUNCH_SERVE;
     c->phase = XLV_PHASE_STARTING;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         rc = xlv_fail(e, -errno, "no socket pair for %s: %s", s->program, strerror(errno));
@@ -587,7 +587,7 @@ int xlv_child_spawn(struct xlv_child **out, const struct xlv_supervisor *s,
         (void)waitid((idtype_t)P_PIDFD, (id_t)c->pidfd, NULL, WEXITED);
         goto fail;
     }
-    set_deadline(c, c->manufacture ? s->manufacture_us : s->ready_us);
+    set_deadline(c, c->task ? s->manufacture_us : s->ready_us);
     xlv_close(&pair[1]);
     *out = c;
     return 0;
@@ -715,7 +715,7 @@ int xlv_child_query(struct xlv_child *c)
         .h = { .magic = XLV_LAUNCH_MAGIC, .version = XLV_LAUNCH_VERSION, .type = XLV_MSG_QUERY },
     };
 
-    if (c->phase != XLV_PHASE_READY || c->socket < 0 || c->manufacture)
+    if (c->phase != XLV_PHASE_READY || c->socket < 0 || c->task)
         return XLV_E_INVALID;
     return xlv_send_message(c->socket, &query, sizeof(query), NULL, 0);
 }

@@ -114,8 +114,8 @@ enum xlv_child_phase {
     XLV_PHASE_DONE, /* said FAILED or BYE, or was killed: nothing more to say */
     XLV_PHASES
 };
-/* 0 and the phase that follows, or XLV_E_INVALID. manufacture: of that mode. */
-int xlv_child_may_say(enum xlv_child_phase phase, bool manufacture, const void *message,
+/* 0 and the phase that follows, or XLV_E_INVALID. task: manufacture or keep. */
+int xlv_child_may_say(enum xlv_child_phase phase, bool task, const void *message,
                       size_t length, enum xlv_child_phase *next);
 
 /* A READY or FAILED of another XLV_LAUNCH_VERSION: the program was upgraded, the daemon not. */

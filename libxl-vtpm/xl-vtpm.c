@@ -62,7 +62,7 @@ static int exit_code_of(int rc)
 
 /* What one run was asked for, and what it works with. */
 struct run {
-    bool json, verbose, offline, yes, release, shown;
+    bool json, verbose, offline, yes, release, shown, reset, kept;
     const char *config, *tpm_version, *label, *devid, *use_slot;
     char **args; /* behind the command's name */
     int count;
@@ -223,6 +223,7 @@ static void print_instance(struct json_object *instance)
     struct json_object *bindings = member(instance, "bindings");
     struct json_object *device = member(instance, "device");
     struct json_object *refusal = member(instance, "last_refusal");
+    struct json_object *suspended = member(instance, "suspended");
     char text[XLV_TEXT_MAX];
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
@@ -244,6 +245,22 @@ static void print_instance(struct json_object *instance)
                 print_field(text, value ? json_object_get_string(value) : "-");
             }
         }
+    }
+    if (suspended) {
+        snprintf(text, sizeof(text), "%s, domain %s: its state is kept for the restore%s",
+                 text_of(suspended, "time", "?"), text_of(suspended, "domid", "?"),
+                 json_object_get_boolean(member(suspended, "certain"))
+                     ? "" : ", but it is not certain which save file it is of");
+        print_field("suspended", text);
+    }
+    if (member(instance, "accept")) {
+        snprintf(text, sizeof(text), "%s, at the next restore", text_of(instance, "accept", "?"));
+        print_field("accept", text);
+    }
+    if (member(instance, "late_attach")) {
+        snprintf(text, sizeof(text), "%s: its domain ran already, its PCRs tell nothing of the "
+                 "boot before", text_of(instance, "late_attach", "?"));
+        print_field("late attach", text);
     }
     if (refusal) {
         snprintf(text, sizeof(text), "%s: domain %s, device %s: %s", text_of(refusal, "time", "?"),
@@ -367,6 +384,24 @@ static int run_release(struct run *run, struct json_object **result)
     if (!rc && !run->json)
         printf("instance %s, uuid %s, is served again\n", text_of(*result, "number", "?"),
                text_of(*result, "uuid", "?"));
+    return rc;
+}
+
+static int run_accept(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("accept");
+    const char *word = run->reset ? "reset" : run->kept ? "kept" : "none";
+    int rc;
+
+    put_instance(request, run->args[0]);
+    put(request, "accept", json_object_new_string(word));
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        printf("instance %s, uuid %s: %s\n", text_of(*result, "number", "?"),
+               text_of(*result, "uuid", "?"),
+               run->reset  ? "the next restored domain gets its TPM as after a reset"
+               : run->kept ? "the next restored domain goes on from the kept state"
+                           : "nothing is accepted any more");
     return rc;
 }
 
@@ -643,12 +678,15 @@ enum {
     OPTION_USE_SLOT,
     OPTION_RELEASE,
     OPTION_YES,
+    OPTION_RESET,
+    OPTION_KEPT,
 };
 
 /* Which commands take an option, as bits; options not listed are for all. */
 #define FOR_CREATE 1u
 #define FOR_DEVICE 2u
 #define FOR_RECOVER 4u
+#define FOR_ACCEPT 8u
 
 static const struct option options[] = {
     { "json", no_argument, NULL, 'j' },
@@ -661,6 +699,8 @@ static const struct option options[] = {
     { "use-slot", required_argument, NULL, OPTION_USE_SLOT },
     { "release", no_argument, NULL, OPTION_RELEASE },
     { "yes", no_argument, NULL, OPTION_YES },
+    { "reset", no_argument, NULL, OPTION_RESET },
+    { "kept", no_argument, NULL, OPTION_KEPT },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'V' },
     { NULL, 0, NULL, 0 },
@@ -683,6 +723,8 @@ static const struct command {
       "this domain's device gets that TPM where its line names none that is known" },
     { "unbind", 1, 1, FOR_DEVICE, false, run_unbind, "[--devid N] DOMAIN", "undo a binding" },
     { "release", 1, 1, 0, false, run_release, "UUID|NUMBER", "out of quarantine" },
+    { "accept", 1, 1, FOR_ACCEPT, false, run_accept, "[--reset|--kept] UUID|NUMBER",
+      "what the next restored domain gets, though its save is not the latest" },
     { "recover", 1, 1, FOR_RECOVER, false, run_recover,
       "[--use-slot 0|1] [--yes] [--release] UUID|NUMBER",
       "what can be read of a state; choose what to go on with" },
@@ -798,6 +840,12 @@ int main(int argc, char **argv)
         case OPTION_YES:
             run.yes = true;
             break;
+        case OPTION_RESET:
+            run.reset = true;
+            break;
+        case OPTION_KEPT:
+            run.kept = true;
+            break;
         case 'h':
             help = true;
             break;
@@ -833,6 +881,10 @@ int main(int argc, char **argv)
         return usage("%s takes no --devid", command->name);
     if ((run.use_slot || run.release || run.yes) && !(command->takes & FOR_RECOVER))
         return usage("%s takes neither --use-slot nor --release nor --yes", command->name);
+    if ((run.reset || run.kept) && !(command->takes & FOR_ACCEPT))
+        return usage("%s takes neither --reset nor --kept", command->name);
+    if (run.reset && run.kept)
+        return usage("--reset and --kept exclude each other");
     if (run.use_slot && strcmp(run.use_slot, "0") && strcmp(run.use_slot, "1"))
         return usage("--use-slot %s: there are slots 0 and 1", run.use_slot);
     if (run.offline && command->needs_daemon)

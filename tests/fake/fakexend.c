@@ -234,6 +234,20 @@ static void control(struct fx_msg *m, int *fds, size_t *n)
         while (m->a < FX_NDOM && (m->b = hv_domain_state(m->a, &m->c)) == FX_DOM_NONE)
             m->a++;
         m->err = m->a < FX_NDOM ? 0 : ESRCH;
+        if (!m->err) {
+            uint32_t incarnation;
+            bool ran;
+
+            hv_domain_facts(m->a, &ran, &incarnation);
+            m->n = ran;
+            m->cookie = incarnation;
+        }
+        break;
+    case FX_OP_DOM_RAN:
+        m->err = hv_domain_ran(m->a);
+        break;
+    case FX_OP_DOM_INCARNATION:
+        m->err = hv_domain_incarnation(m->a, m->b);
         break;
     case FX_OP_DOM0_PORT:
         m->a = hv_dom0_port();

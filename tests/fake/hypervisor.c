@@ -63,7 +63,8 @@ struct hv_handle {
 
 static struct {
     enum fx_dom_state state;
-    uint32_t reason, next_ref;
+    uint32_t reason, next_ref, incarnation;
+    bool ran;
     struct port port[FX_NPORT];
     struct fx_stats stats;
 } dom[FX_NDOM];
@@ -548,7 +549,30 @@ int hv_domain_create(uint32_t d)
     memset(&dom[d], 0, sizeof(dom[d]));
     dom[d].state = FX_DOM_RUNNING;
     dom[d].next_ref = FX_REF_RESERVED;
+    dom[d].incarnation = 1;
     return 0;
+}
+
+int hv_domain_ran(uint32_t d)
+{
+    if (!exists(d))
+        return ESRCH;
+    dom[d].ran = true;
+    return 0;
+}
+
+int hv_domain_incarnation(uint32_t d, uint32_t incarnation)
+{
+    if (!exists(d))
+        return ESRCH;
+    dom[d].incarnation = incarnation;
+    return 0;
+}
+
+void hv_domain_facts(uint32_t d, bool *ran, uint32_t *incarnation)
+{
+    *ran = d < FX_NDOM && dom[d].ran;
+    *incarnation = d < FX_NDOM ? dom[d].incarnation : 0;
 }
 
 int hv_domain_shutdown(uint32_t d, uint32_t reason)

@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <xen/io/xs_wire.h>
 #include <xenstore.h>
 
 #include "client.h"
@@ -32,6 +33,7 @@
 struct domain {
     pid_t fakedom;               /* with a real xenstored: who plays its kernel, else 0 */
     int fakedom_in;
+    int ring_fd; /* of its xenstore ring, where a test has marked it; 0: none */
 };
 
 struct fx_machine {
@@ -284,8 +286,11 @@ void fx_stop(struct fx_machine *m)
 
     if (!m)
         return;
-    for (int i = 0; i < (int)FX_NDOM; i++)
+    for (int i = 0; i < (int)FX_NDOM; i++) {
         end_process(&m->dom[i].fakedom, &m->dom[i].fakedom_in);
+        if (m->dom[i].ring_fd)
+            close(m->dom[i].ring_fd);
+    }
     if (m->xenstored > 0) {
         kill(m->xenstored, SIGKILL);
         end_process(&m->xenstored, &none);
@@ -464,6 +469,33 @@ int fx_domain_create(struct fx_machine *m, uint32_t domid, const char *name)
     return r;
 }
 
+int fx_domain_ran(struct fx_machine *m, uint32_t domid)
+{
+    struct fx_msg q = { .op = FX_OP_DOM_RAN, .a = domid };
+
+    return call(m, &q);
+}
+
+int fx_domain_incarnation(struct fx_machine *m, uint32_t domid, uint32_t incarnation)
+{
+    struct fx_msg q = { .op = FX_OP_DOM_INCARNATION, .a = domid, .b = incarnation };
+
+    return call(m, &q);
+}
+
+int fx_domain_mark(struct fx_machine *m, uint32_t domid, uint32_t mark)
+{
+    struct fx_msg q = { .op = FX_OP_GRANT_AT, .domid = domid, .a = 0, .b = FX_REF_XENSTORE };
+    const off_t at = offsetof(struct xenstore_domain_interface, req_prod);
+    int *fd = &m->dom[domid].ring_fd; /* 0: none yet */
+
+    if (!*fd && fxc_call(m->ctl, &q, fd, 1)) {
+        *fd = 0;
+        return -errno;
+    }
+    return pwrite(*fd, &mark, sizeof(mark), at) == sizeof(mark) ? 0 : -EIO;
+}
+
 int fx_domain_shutdown(struct fx_machine *m, uint32_t domid, uint32_t reason)
 {
     struct fx_msg q = { .op = FX_OP_DOM_SHUTDOWN, .a = domid, .b = reason };
@@ -476,6 +508,10 @@ int fx_domain_destroy(struct fx_machine *m, uint32_t domid)
     struct fx_msg q = { .op = FX_OP_DOM_DESTROY, .a = domid };
     int r = call(m, &q);
 
+    if (m->dom[domid].ring_fd) {
+        close(m->dom[domid].ring_fd);
+        m->dom[domid].ring_fd = 0;
+    }
     if (!r)
         end_process(&m->dom[domid].fakedom, &m->dom[domid].fakedom_in);
     return r;

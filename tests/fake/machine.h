@@ -52,6 +52,12 @@ struct xs_handle *fx_xs_open(struct fx_machine *m, uint32_t domid);
  * it had open or granted is gone; fx_domain_erase() then deletes its nodes as libxl does last.
  */
 int fx_domain_create(struct fx_machine *m, uint32_t domid, const char *name);
+/* What the hypervisor tells of it (domain 0 only): it runs (a domain is made paused), how often it
+ * was restored or migrated (1: never), and, with the mock only, the guest's index in its ring of
+ * xenstore. */
+int fx_domain_ran(struct fx_machine *m, uint32_t domid);
+int fx_domain_incarnation(struct fx_machine *m, uint32_t domid, uint32_t incarnation);
+int fx_domain_mark(struct fx_machine *m, uint32_t domid, uint32_t mark);
 int fx_domain_shutdown(struct fx_machine *m, uint32_t domid, uint32_t reason);
 int fx_domain_destroy(struct fx_machine *m, uint32_t domid);
 int fx_domain_erase(struct fx_machine *m, uint32_t domid);

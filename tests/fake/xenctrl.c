@@ -1,31 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * xenctrl.c - the part of libxenctrl that Debian's xenstored and xl use, over fakexend.
+ * xenctrl.c - a fake of the little of libxenctrl.so.4.17 that xl-vtpmd calls, over fakexend. It is
+ * part of libfakexen.so too (xenctrl-debian.c).
  *
- * Together with xenevtchn.c, xengnttab.c and xentoolcore.c this makes libfakexen.so, an
- * LD_PRELOAD object for these two programs only; our own run on the libraries with the real
- * sonames. Its symbols carry no version and so satisfy references to any.
- *
- * xenstored finds domain 0's own ring through /proc/xen, hence the replaced open(): it answers
- * /proc/xen/xsd_kva and xsd_port with files of the machine and leaves all other paths alone.
+ * As with Xen, only domain 0 gets an answer.
  */
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 #include <xenctrl.h>
 
 #include "client.h"
-
-#define XSD_PREFIX "/proc/xen/xsd_"
+#include "xenctrl.h"
 
 static char handle;              /* all calls go to the one hypervisor there is */
 
@@ -34,6 +23,12 @@ xc_interface *xc_interface_open(xentoollog_logger *logger, xentoollog_logger *do
 {
     (void)logger, (void)dombuild, (void)flags;
     fxc_dir();
+    if (fxc_fault("xc_interface_open", fxc_domid()))
+        return NULL;
+    if (fxc_domid()) {
+        errno = EPERM;
+        return NULL;
+    }
     return (xc_interface *)&handle;
 }
 
@@ -43,8 +38,7 @@ int xc_interface_close(xc_interface *xch)
     return 0;
 }
 
-/* The first domain with a number from first on. False if there is none. */
-static bool next_domain(uint32_t first, struct fx_msg *m)
+bool fxc_next_domain(uint32_t first, struct fx_msg *m)
 {
     int fd = fxc_connect();
     bool ok;
@@ -62,10 +56,12 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     unsigned int n = 0;
 
     (void)xch;
-    for (; n < max && next_domain(first, &m); n++, first = m.a + 1) {
+    for (; n < max && fxc_next_domain(first, &m); n++, first = m.a + 1) {
         memset(&info[n], 0, sizeof(info[n]));
         info[n].domid = m.a;
-        info[n].running = m.b == FX_DOM_RUNNING;
+        info[n].paused = !m.n;
+        info[n].running = m.n && m.b == FX_DOM_RUNNING;
+        info[n].cpu_time = m.n ? 1000 : 0;
         info[n].shutdown = m.b == FX_DOM_SHUTDOWN;
         info[n].dying = m.b == FX_DOM_DYING;
         info[n].shutdown_reason = m.c;
@@ -78,119 +74,19 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     return (int)n;
 }
 
-int xc_domain_getinfolist(xc_interface *xch, uint32_t first, unsigned int max,
-                          xc_domaininfo_t *info)
+int xc_domain_get_tsc_info(xc_interface *xch, uint32_t domid, uint32_t *tsc_mode,
+                           uint64_t *elapsed_nsec, uint32_t *gtsc_khz, uint32_t *incarnation)
 {
     struct fx_msg m;
-    unsigned int n = 0;
 
     (void)xch;
-    for (; n < max && next_domain(first, &m); n++, first = m.a + 1) {
-        memset(&info[n], 0, sizeof(info[n]));
-        info[n].domain = (domid_t)m.a;
-        if (m.b == FX_DOM_RUNNING)
-            info[n].flags |= XEN_DOMINF_running;
-        if (m.b == FX_DOM_SHUTDOWN)
-            info[n].flags |= XEN_DOMINF_shutdown | m.c << XEN_DOMINF_shutdownshift;
-        if (m.b == FX_DOM_DYING)
-            info[n].flags |= XEN_DOMINF_dying;
+    if (!fxc_next_domain(domid, &m) || m.a != domid) {
+        errno = ESRCH;
+        return -1;
     }
-    return (int)n;
-}
-
-int xc_version(xc_interface *xch, int cmd, void *arg)
-{
-    static const struct { int cmd; size_t size; } blank[] = {
-        { XENVER_extraversion, sizeof(xen_extraversion_t) },
-        { XENVER_compile_info, sizeof(xen_compile_info_t) },
-        { XENVER_capabilities, sizeof(xen_capabilities_info_t) },
-        { XENVER_changeset, sizeof(xen_changeset_info_t) },
-        { XENVER_platform_parameters, sizeof(xen_platform_parameters_t) },
-        { XENVER_commandline, sizeof(xen_commandline_t) },
-    };
-
-    (void)xch;
-    for (size_t i = 0; i < sizeof(blank) / sizeof(blank[0]); i++)
-        if (blank[i].cmd == cmd)
-            memset(arg, 0, blank[i].size);
-    if (cmd == XENVER_pagesize)
-        return (int)FX_PAGE;
-    return cmd == XENVER_version ? 4 << 16 | 17 : 0;
-}
-
-int xc_physinfo(xc_interface *xch, xc_physinfo_t *info)
-{
-    (void)xch;
-    memset(info, 0, sizeof(*info));
-    info->nr_cpus = 1;
+    *tsc_mode = 0;
+    *elapsed_nsec = 0;
+    *gtsc_khz = 1000000;
+    *incarnation = (uint32_t)m.cookie;
     return 0;
-}
-
-int xc_get_max_cpus(xc_interface *xch)
-{
-    (void)xch;
-    return 1;
-}
-
-int xc_get_max_nodes(xc_interface *xch)
-{
-    (void)xch;
-    return 1;
-}
-
-int xc_sched_id(xc_interface *xch, int *id)
-{
-    (void)xch;
-    *id = 0;
-    return 0;
-}
-
-int xc_flask_sid_to_context(xc_interface *xch, int sid, char *buf, uint32_t size)
-{
-    (void)xch, (void)sid, (void)buf, (void)size;
-    errno = ENOSYS;
-    return -1;
-}
-
-/* ------------------------------------------------------------------ /proc/xen */
-
-static int open_path(const char *path, int flags, mode_t mode)
-{
-    char file[PATH_MAX];
-
-    if (path && !strncmp(path, XSD_PREFIX, sizeof(XSD_PREFIX) - 1)) {
-        snprintf(file, sizeof(file), "%s/xsd_%s", fxc_dir(), path + sizeof(XSD_PREFIX) - 1);
-        path = file;
-    }
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_LARGEFILE, mode);
-}
-
-#define OPEN_FUNCTION(name)                                                  \
-    int name(const char *path, int flags, ...);                              \
-    int name(const char *path, int flags, ...)                               \
-    {                                                                        \
-        mode_t mode = 0;                                                     \
-        va_list ap;                                                          \
-                                                                             \
-        va_start(ap, flags);                                                 \
-        if (flags & (O_CREAT | __O_TMPFILE))                                 \
-            mode = va_arg(ap, mode_t);                                       \
-        va_end(ap);                                                          \
-        return open_path(path, flags, mode);                                 \
-    }
-
-OPEN_FUNCTION(open)
-OPEN_FUNCTION(open64)
-
-int __open_2(const char *path, int flags);
-int __open64_2(const char *path, int flags);
-
-int __open_2(const char *path, int flags)
-{
-    return open_path(path, flags, 0);
-}
-
-int __open64_2(const char *path, int flags)
-{
-    return open_path(path, flags, 0);
 }

@@ -101,6 +101,15 @@ static int unlink_one(const char *path, const struct stat *st, int type, struct 
     return 0;
 }
 
+void harness_clear_run(struct harness *h)
+{
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/run", h->dir);
+    nftw(path, unlink_one, 8, FTW_DEPTH | FTW_PHYS);
+    mkdir(path, 0700);
+}
+
 int harness_down(struct harness *h)
 {
     pid_t pids[MAX_BACKENDS];

@@ -43,6 +43,9 @@ void daemon_kill(struct harness *h);             /* SIGKILL, and waited for */
 /* Whether the daemon runs (was not found dead). */
 bool daemon_alive(struct harness *h);
 
+/* What a reboot of the host does to the run directory. With nothing running. */
+void harness_clear_run(struct harness *h);
+
 /* The backends that run now: their number, at most MAX_BACKENDS pids (order: oldest first). */
 int backends(struct harness *h, pid_t *pids);
 /* Waits until exactly n run. False after timeout; *pids as above, NULL ok. */

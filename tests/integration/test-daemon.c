@@ -58,6 +58,100 @@ static void a_tpm_answers_and_remembers(void)
     vm_destroy(&v);
 }
 
+/* xl save: suspended, and then all of it is gone. */
+static void vm_save(struct vm *v)
+{
+    assert_int_equal(fx_domain_shutdown(H.m, v->domid, 2), 0);
+    vm_destroy(v);
+}
+
+/* xl restore of domain 5, up to where its driver has connected again. */
+static int vm_restore(struct vm *v, uint32_t domid, uint32_t mark)
+{
+    char home[64];
+    int r;
+
+    memset(v, 0, sizeof(*v));
+    v->domid = domid;
+    assert_int_equal(fx_domain_create(H.m, domid, "guest5"), 0);
+    assert_int_equal(fx_domain_incarnation(H.m, domid, 2), 0);
+    assert_int_equal(fx_domain_mark(H.m, domid, mark), 0);
+    snprintf(home, sizeof(home), "/local/domain/%u", domid);
+    assert_int_equal(fx_write(H.m, home, "vm", "/vm/00000000-0000-4000-8000-000000000005"), 0);
+    fx_vtpm_init(&v->dev, H.be_domid, domid, 0, UUID_A);
+    r = fx_vtpm_create(H.m, &v->dev);
+    if (r)
+        return r;
+    assert_int_equal(fx_guest_open(&v->g, H.m, domid), 0);
+    vm_probe(v);
+    return 0;
+}
+
+static void a_saved_guest_finds_its_tpm_as_it_was(void)
+{
+    struct vm v, w;
+
+    vm_boot(&v, 5, UUID_A);
+    assert_int_equal(fx_domain_mark(H.m, 5, 4321), 0);
+    extend(&v, 10, "before");
+    vm_save(&v);
+    /* the host is switched off and on: nothing of /run is left */
+    assert_true(backends_wait(&H, 0, NULL, 5000));
+    assert_int_equal(daemon_stop(&H), 0);
+    harness_clear_run(&H);
+    assert_int_equal(daemon_start(&H), 0);
+    assert_int_equal(vm_restore(&w, 6, 4321), 0);
+    assert_pcr(&w, 10, "before", 1);
+    extend(&w, 10, "before");
+    assert_pcr(&w, 10, "before", 2);
+    /* the same file once more: its TPM has gone on */
+    vm_destroy(&w);
+    assert_int_equal(vm_restore(&w, 7, 4321), -ENOENT);
+    assert_int_equal(fx_vtpm_vanish(H.m, &w.dev), 0);
+    assert_int_equal(fx_domain_destroy(H.m, 7), 0);
+    assert_int_equal(fx_domain_erase(H.m, 7), 0);
+    vm_boot(&v, 8, UUID_A);
+    assert_pcr(&v, 10, "", 0);
+    vm_destroy(&v);
+}
+
+/* Saved and restored again and again, with kills of backend and daemon in between and amid. */
+static void saves_and_kills_mix(void)
+{
+    struct vm v;
+    uint32_t mark = 100;
+
+    vm_boot(&v, 5, UUID_A);
+    for (unsigned int i = 1; i <= 12; i++) {
+        pid_t pid;
+
+        assert_int_equal(fx_domain_mark(H.m, v.domid, ++mark), 0);
+        extend(&v, 10, "again");
+        assert_true(backends_wait(&H, 1, &pid, 5000));
+        /* killed as the save begins, or told to keep and killed at some point of that */
+        switch (i % 4) {
+        case 0:
+            process_kill(pid);
+            break;
+        case 1:
+            process_freeze(pid); /* the daemon loses patience */
+            break;
+        case 2:
+            daemon_kill(&H);
+            assert_int_equal(daemon_start(&H), 0);
+            break;
+        }
+        vm_save(&v);
+        if (i % 3 == 0) {
+            daemon_kill(&H);
+            assert_int_equal(daemon_start(&H), 0);
+        }
+        assert_int_equal(vm_restore(&v, 5 + i, mark), 0);
+        assert_pcr(&v, 10, "again", i);
+    }
+    vm_destroy(&v);
+}
+
 static void two_guests_have_two_tpms(void)
 {
     uint8_t a[TPM2_NV_SIZE] = "a", b[TPM2_NV_SIZE] = "b", back[TPM2_NV_SIZE];
@@ -794,6 +888,8 @@ int main(int argc, char **argv)
         MOCK(two_devices_of_one_guest),
         MOCK(the_same_uuid_twice_is_refused),
         MOCK(a_new_ring_without_a_word_keeps_the_pcrs),
+        MOCK(a_saved_guest_finds_its_tpm_as_it_was),
+        MOCK(saves_and_kills_mix),
         MOCK(reloading_the_driver_keeps_the_pcrs),
         MOCK(a_killed_backend_costs_the_guest_nothing),
         MOCK(a_backend_killed_at_any_call_executes_exactly_once),

@@ -180,6 +180,7 @@ static struct xlv_msg_launch launch_message(struct world *w, enum xlv_launch_mod
         .uuid = { .b = { 0xdc, 0xdb } },
         .instance = 7,
         .log_level = 4,
+        .boot = XLV_BOOT_FRESH,
     };
 
     if (mode == XLV_LAUNCH_SERVE) {

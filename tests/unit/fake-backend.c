@@ -3,10 +3,10 @@
  * A vtpm-backend that only speaks include/launch.h and does as a test says.
  *
  * $FAKE_BACKEND_DIR/log gets a line per happening (appended, one write each):
- *     launch PID serve|manufacture INSTANCE DOMID/DEVID RING/PORT
+ *     launch PID serve|manufacture|keep INSTANCE DOMID/DEVID RING/PORT BOOT
  *     ready PID / stop PID REASON / orphan PID / connected PID
  * $FAKE_BACKEND_DIR/mode, or INSTANCE.mode before it, or manufacture.mode for
- * that mode, has words; none: serve as one should.
+ * that mode (keep.mode likewise), has words; none: serve as one should.
  *     exit            exit 3 at once, without a word
  *     hang            never READY
  *     garbage         a message nobody knows instead of READY
@@ -115,6 +115,7 @@ int main(void)
     int fds[XLV_LAUNCH_FDS_MAX], socket = XLV_LAUNCH_FD, listener = -1;
     size_t nfds = XLV_LAUNCH_FDS_MAX, length = sizeof(launch);
     char mode[256] = "", name[64];
+    const char *task;
     bool serve;
 
     /* nobody may be left over, whatever becomes of the test */
@@ -123,14 +124,18 @@ int main(void)
     if (!dir || xlv_receive_message(socket, &launch, &length, fds, &nfds))
         return 98;
     serve = launch.mode == XLV_LAUNCH_SERVE;
-    if (length != sizeof(launch) || nfds != (serve ? 4u : 2u))
+    task = launch.mode == XLV_LAUNCH_KEEP ? "keep" : "manufacture";
+    if (length != sizeof(launch) ||
+        nfds != (serve ? 4u : launch.mode == XLV_LAUNCH_KEEP ? 3u : 2u))
         return 97;
-    note("launch %d %s %llu %u/%u %u/%u\n", getpid(), serve ? "serve" : "manufacture",
+    note("launch %d %s %llu %u/%u %u/%u %u\n", getpid(), serve ? "serve" : task,
          (unsigned long long)launch.instance, launch.domid, launch.devid, launch.ring_ref,
-         launch.event_channel);
+         launch.event_channel, launch.boot);
     snprintf(name, sizeof(name), "%llu.mode", (unsigned long long)launch.instance);
-    if (serve ? !read_mode(name, mode, sizeof(mode)) : true)
-        (void)read_mode(serve ? "mode" : "manufacture.mode", mode, sizeof(mode));
+    if (!serve || !read_mode(name, mode, sizeof(mode))) {
+        snprintf(name, sizeof(name), "%s%smode", serve ? "" : task, serve ? "" : ".");
+        (void)read_mode(name, mode, sizeof(mode));
+    }
 
     if (serve) {
         listener = fds[3];

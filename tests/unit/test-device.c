@@ -400,6 +400,29 @@ static void admission_follows_the_rules(void **state)
         { { 0, XLV_LIFE_READY, XLV_HOLDER_LIVE, true, false }, XLV_WHY_WAITS },
         { { 0, XLV_LIFE_READY, XLV_HOLDER_LIVE, false, true }, XLV_WHY_WAITS },
         { { 0, XLV_LIFE_NEW, XLV_HOLDER_LIVE, false, false }, XLV_WHY_IN_USE },
+        /* nobody knows whether it was restored */
+        { { .life = XLV_LIFE_READY, .untold = true, .refuse_untold = true }, XLV_WHY_UNTOLD },
+        { { .life = XLV_LIFE_READY, .untold = true }, XLV_WHY_ADMITTED },
+        { { .life = XLV_LIFE_READY, .untold = true, .refuse_untold = true, .past = true },
+          XLV_WHY_ADMITTED },
+        /* restored: the state of its own save, or what an administrator says, or nothing */
+        { { .life = XLV_LIFE_READY, .restored = true, .kept = true }, XLV_WHY_ADMITTED },
+        { { .life = XLV_LIFE_READY, .restored = true }, XLV_WHY_OTHER_SAVE },
+        { { .life = XLV_LIFE_NEW, .restored = true }, XLV_WHY_OTHER_SAVE },
+        { { .life = XLV_LIFE_READY, .restored = true, .accept = XLV_ACCEPT_RESET },
+          XLV_WHY_ADMITTED },
+        { { .life = XLV_LIFE_READY, .restored = true, .accept = XLV_ACCEPT_KEPT },
+          XLV_WHY_ADMITTED },
+        { { .life = XLV_LIFE_READY, .restored = true, .past = true }, XLV_WHY_ADMITTED },
+        { { .life = XLV_LIFE_READY, .restored = true, .kept = true, .incoming = true,
+            .holder = XLV_HOLDER_LIVE }, XLV_WHY_WAITS },
+        { { .life = XLV_LIFE_QUARANTINED, .restored = true, .kept = true },
+          XLV_WHY_QUARANTINED },
+        /* a boot that was not measured */
+        { { .life = XLV_LIFE_READY, .late = true }, XLV_WHY_ADMITTED },
+        { { .life = XLV_LIFE_READY, .late = true, .refuse_late = true }, XLV_WHY_LATE },
+        { { .life = XLV_LIFE_READY, .late = true, .refuse_late = true, .past = true },
+          XLV_WHY_ADMITTED },
     };
 
     (void)state;

@@ -164,7 +164,7 @@ struct launched {
     int pid;
     bool serve;
     unsigned long long instance;
-    unsigned domid, devid, ring, port;
+    unsigned domid, devid, ring, port, boot;
 };
 
 /* The n-th launch of that mode (from 0); false: there is none. */
@@ -177,8 +177,8 @@ static bool launched(bool serve, int n, struct launched *out)
         struct launched l;
         char mode[16];
 
-        if (sscanf(line, "launch %d %15s %llu %u/%u %u/%u", &l.pid, mode, &l.instance, &l.domid,
-                   &l.devid, &l.ring, &l.port) != 7)
+        if (sscanf(line, "launch %d %15s %llu %u/%u %u/%u %u", &l.pid, mode, &l.instance, &l.domid,
+                   &l.devid, &l.ring, &l.port, &l.boot) != 8)
             continue;
         l.serve = !strcmp(mode, "serve");
         if (l.serve == serve && n-- == 0) {
@@ -290,6 +290,14 @@ static int entries(const char *name)
 
 /* --- up and down --- */
 
+static bool rmdir_all(const char *path)
+{
+    char command[128];
+
+    snprintf(command, sizeof(command), "rm -rf %s", path);
+    return system(command) == 0;
+}
+
 static int up(void **state)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -309,21 +317,32 @@ static int up(void **state)
     return bind(notify_fd, (struct sockaddr *)&address, sizeof(address));
 }
 
+/* Kills what was ever started; one may have been started, and not noted yet, a moment ago. */
+static bool nobody_left(void *unused)
+{
+    char copy[65536], *save, *line;
+    bool left = false;
+
+    (void)unused;
+    snprintf(copy, sizeof(copy), "%s", get_file("log"));
+    for (line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        int pid;
+
+        if (sscanf(line, "launch %d", &pid) == 1 && pid > 1 && alive(pid)) {
+            kill(pid, SIGKILL);
+            left = true;
+        }
+    }
+    return !left && rmdir_all(work);
+}
+
 static int down(void **state)
 {
-    char command[128], copy[65536], *save, *line;
     int status = 0;
 
     (void)state;
     if (daemon_pid)
         status = daemon_end(SIGTERM);
-    snprintf(copy, sizeof(copy), "%s", get_file("log"));
-    for (line = strtok_r(copy, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        int pid;
-
-        if (sscanf(line, "launch %d", &pid) == 1 && pid > 1)
-            kill(pid, SIGKILL);
-    }
     fx_guest_close(guest);
     guest = NULL;
     fx_stop(machine);
@@ -333,8 +352,7 @@ static int down(void **state)
         fprintf(stderr, "# status %d: %s\n", status, get_file("stderr"));
         return -1;
     }
-    snprintf(command, sizeof(command), "rm -rf %s", work);
-    return system(command);
+    return fx_wait(nobody_left, NULL, LONG) ? 0 : -1;
 }
 
 #define on_daemon(test) cmocka_unit_test_setup_teardown(test, up, down)
@@ -1154,6 +1172,7 @@ static void a_daemon_that_dies_at_any_call_is_gone_on_with(void **state)
     (void)state;
     /* a domain of its own, for this test calls libxenstore too */
     own = 3;
+    write_config("untold-boot = created\n");
     assert_int_equal(fx_domain_create(machine, own, "driverdomain"), 0);
     for (size_t c = 0; c < sizeof(calls) / sizeof(calls[0]); c++)
         for (int skip = 0;; skip += calls[c].stride) {
@@ -1392,9 +1411,261 @@ static void a_dead_domain_whose_nodes_were_left_is_let_go(void **state)
     pid = wait_serve(0).pid;
     fx_frontend_free(f);
     assert_int_equal(fx_domain_destroy(machine, 5), 0);
-    wait_log("stop %d %d", pid, XLV_STOP_DOMAIN_END);
+    /* it may have been saved before it went: nobody can tell any more */
+    wait_log("stop %d %d", pid, XLV_STOP_SUSPEND);
     wait_gone(pid);
     wait_state(&d, XenbusStateClosed);
+}
+
+/* --- suspended and restored domains --- */
+
+/* xl save: the domain is suspended, its devices go, then itself. */
+static void save(struct fx_vtpm *d, struct fx_frontend *f, uint32_t mark)
+{
+    assert_int_equal(fx_domain_mark(machine, d->domid, mark), 0);
+    assert_int_equal(fx_domain_shutdown(machine, d->domid, 2), 0);
+    assert_int_equal(fx_vtpm_remove(machine, d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    assert_int_equal(fx_domain_destroy(machine, d->domid), 0);
+    assert_int_equal(fx_domain_erase(machine, d->domid), 0);
+}
+
+/* xl restore, up to where the devices are attached: another domid, the uuid of domain 5. */
+static struct fx_vtpm restored(uint32_t domid, uint32_t mark, const char *uuid)
+{
+    char home[64];
+
+    assert_int_equal(fx_domain_create(machine, domid, "guest5"), 0);
+    assert_int_equal(fx_domain_incarnation(machine, domid, 2), 0);
+    assert_int_equal(fx_domain_mark(machine, domid, mark), 0);
+    snprintf(home, sizeof(home), "/local/domain/%u", domid);
+    assert_int_equal(
+        fx_write(machine, home, "vm", "/vm/00000000-0000-4000-8000-000000000005"), 0);
+    return device(domid, uuid);
+}
+
+/* A member of what `show` says about instance 1, as text; static. */
+static const char *shown(const char *member)
+{
+    static char text[1024];
+    struct json_object *value = NULL, *answer = call("{\"call\":\"show\",\"number\":1}");
+
+    json_object_object_get_ex(answer, member, &value);
+    snprintf(text, sizeof(text), "%s", json_object_get_string(value));
+    json_object_put(answer);
+    return text;
+}
+
+static void accept_restore(const char *word)
+{
+    char request[96];
+
+    snprintf(request, sizeof(request), "{\"call\":\"accept\",\"number\":1,\"accept\":\"%s\"}",
+             word);
+    json_object_put(call(request));
+}
+
+static void a_restored_domain_gets_the_state_of_its_save(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_guest *other;
+    struct fx_frontend *f;
+    struct launched l;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    l = wait_serve(0);
+    assert_int_equal(l.boot, XLV_BOOT_FRESH);
+    save(&d, f, 1234);
+    wait_log("stop %d %d", l.pid, XLV_STOP_SUSPEND);
+    assert_non_null(strstr(shown("suspended"), "\"certain\": true"));
+    /* a daemon of the next day */
+    daemon_end(SIGTERM);
+    daemon_start();
+    d = restored(7, 1234, UUID_A);
+    assert_int_equal(fx_guest_open(&other, machine, 7), 0);
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
+    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    assert_int_equal(wait_serve(1).boot, XLV_BOOT_KEPT);
+    assert_string_equal(shown("suspended"), "(null)");
+    /* its successor goes on from the journal */
+    kill(wait_serve(1).pid, SIGKILL);
+    assert_int_equal(wait_serve(2).boot, XLV_BOOT_FRESH);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    fx_guest_close(other);
+}
+
+static void another_save_is_refused_until_somebody_chooses(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_guest *other;
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    save(&d, f, 1234);
+    /* of a checkpoint before that save */
+    d = restored(7, 1000, UUID_A);
+    assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
+    wait_said("restored from a save file, and the state that is kept of its TPM is not certainly "
+              "of that save");
+    assert_int_equal(fx_vtpm_vanish(machine, &d), 0);
+    /* the administrator says that it may have what there is */
+    accept_restore("kept");
+    assert_int_equal(fx_guest_open(&other, machine, 7), 0);
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
+    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    assert_int_equal(wait_serve(1).boot, XLV_BOOT_KEPT);
+    assert_string_equal(shown("accept"), "(null)");
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    fx_guest_close(other);
+    assert_int_equal(fx_domain_destroy(machine, 7), 0);
+
+    /* the same file again, when its TPM has gone on */
+    d = restored(8, 1000, UUID_A);
+    assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
+    wait_said("its TPM has gone on since that save");
+    assert_non_null(strstr(shown("last_refusal"), "xl-vtpm accept 1 --reset"));
+    assert_int_equal(fx_vtpm_vanish(machine, &d), 0);
+    accept_restore("reset");
+    assert_int_equal(fx_guest_open(&other, machine, 8), 0);
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
+    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    assert_int_equal(wait_serve(2).boot, XLV_BOOT_FRESH);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    fx_guest_close(other);
+}
+
+static void a_created_domain_begins_anew_and_the_save_is_over(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_guest *other;
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    save(&d, f, 1234);
+    d = device(6, UUID_A);
+    assert_int_equal(fx_guest_open(&other, machine, 6), 0);
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
+    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    assert_int_equal(wait_serve(1).boot, XLV_BOOT_FRESH);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    fx_guest_close(other);
+    d = restored(7, 1234, UUID_A);
+    assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
+    wait_said("its TPM has gone on since that save");
+}
+
+static void what_a_killed_backend_could_not_keep_another_process_keeps(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_frontend *f;
+    char line[64];
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    /* killed by its deadline instead of keeping anything */
+    put_file("1.mode", "mute\n");
+    kill(wait_serve(0).pid, SIGKILL);
+    (void)wait_serve(1);
+    save(&d, f, 1234);
+    wait_log("stop %d %d", wait_serve(1).pid, XLV_STOP_SUSPEND);
+    snprintf(line, sizeof(line), "keep 1 5/0");
+    wait_log("%s", line);
+    assert_non_null(strstr(shown("suspended"), "\"certain\": true"));
+    /* a daemon that starts has no word about whether that was done: it makes sure */
+    daemon_end(SIGKILL);
+    put_file("log", "");
+    daemon_start();
+    wait_log("%s", line);
+}
+
+static void a_migration_within_the_host_waits_for_the_other_half(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A), target;
+    struct fx_guest *other;
+    struct fx_frontend *f, *g;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    assert_int_equal(fx_domain_mark(machine, 5, 77), 0);
+    assert_int_equal(fx_domain_shutdown(machine, 5, 2), 0);
+    target = restored(7, 77, UUID_A);
+    assert_int_equal(fx_write(machine, "/local/domain/7", "name", "guest5--incoming"), 0);
+    assert_int_equal(fx_vtpm_create(machine, &target), 0);
+    assert_int_equal(fx_guest_open(&other, machine, 7), 0);
+    assert_int_equal(fx_frontend_open(&g, other, &target, 0), 0);
+    assert_int_equal(fx_frontend_publish(g), 0);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    assert_int_equal(fx_frontend_wait_backend(g, XenbusStateConnected, LONG), 0);
+    assert_int_equal(wait_serve(1).boot, XLV_BOOT_KEPT);
+    fx_frontend_free(f);
+    assert_int_equal(fx_vtpm_remove(machine, &target, FX_DESTROY), 0);
+    fx_frontend_free(g);
+    fx_guest_close(other);
+}
+
+static void a_late_attach_is_recorded(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    assert_int_equal(fx_domain_ran(machine, 5), 0);
+    /* a domain that was restored once and has run since is no restore */
+    assert_int_equal(fx_domain_incarnation(machine, 5, 2), 0);
+    f = connected(&d);
+    assert_int_equal(wait_serve(0).boot, XLV_BOOT_FRESH);
+    assert_non_null(strstr(shown("late_attach"), "20"));
+    /* a driver that comes back is no attach */
+    assert_int_equal(fx_frontend_close(f, LONG), 0);
+    fx_frontend_free(f);
+    assert_int_equal(fx_frontend_open(&f, guest, &d, 0), 0);
+    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    (void)wait_serve(1);
+    assert_non_null(strstr(shown("late_attach"), "20"));
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+}
+
+static void a_late_attach_is_refused_where_it_shall_be(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+
+    (void)state;
+    write_config("late-attach = refuse\n");
+    daemon_start();
+    assert_int_equal(fx_domain_ran(machine, 5), 0);
+    assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
+    wait_said("it runs already, so the TPM would not have seen its boot");
+}
+
+static void where_nothing_is_told_a_domain_is_refused(void **state)
+{
+    struct fx_vtpm d;
+
+    (void)state;
+    own = 3;
+    assert_int_equal(fx_domain_create(machine, 3, "driverdomain"), 0);
+    daemon_start();
+    d = device(5, UUID_A);
+    assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
+    wait_said("set untold-boot = created in xl-vtpm.conf");
 }
 
 static void a_driver_domain_serves_and_removes_its_own_leaf(void **state)
@@ -1405,6 +1676,7 @@ static void a_driver_domain_serves_and_removes_its_own_leaf(void **state)
 
     (void)state;
     own = 3;
+    write_config("untold-boot = created\n");
     assert_int_equal(fx_domain_create(machine, 3, "driverdomain"), 0);
     daemon_start();
     d = device(5, UUID_A);
@@ -1567,6 +1839,14 @@ int main(void)
         on_daemon(a_guest_that_changes_rings_all_the_time_waits),
         on_daemon(a_guest_that_closes_and_comes_back_all_the_time_waits),
         on_daemon(a_dead_domain_whose_nodes_were_left_is_let_go),
+        on_daemon(a_restored_domain_gets_the_state_of_its_save),
+        on_daemon(another_save_is_refused_until_somebody_chooses),
+        on_daemon(a_created_domain_begins_anew_and_the_save_is_over),
+        on_daemon(what_a_killed_backend_could_not_keep_another_process_keeps),
+        on_daemon(a_migration_within_the_host_waits_for_the_other_half),
+        on_daemon(a_late_attach_is_recorded),
+        on_daemon(a_late_attach_is_refused_where_it_shall_be),
+        on_daemon(where_nothing_is_told_a_domain_is_refused),
         on_daemon(a_driver_domain_serves_and_removes_its_own_leaf),
         on_daemon(many_devices_are_served_side_by_side),
         on_daemon(the_control_socket_tells_about_running_devices),

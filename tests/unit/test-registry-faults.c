@@ -209,7 +209,7 @@ static void run(struct outcome *o)
             o->bound = true;
         xlv_error_clear(&e);
         if (!opening && o->number[0] &&
-            went_well(o, xlv_registry_used(r, o->number[0], "web", NULL, &e), &e, "used"))
+            went_well(o, xlv_registry_used(r, o->number[0], "web", NULL, XLV_USE_BOOT, &e), &e, "used"))
             o->used = true;
         xlv_registry_close(r);
     }

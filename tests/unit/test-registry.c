@@ -263,10 +263,11 @@ static void what_was_noted_is_there_after_reopening(void **state)
     assert_int_equal(i.life, XLV_LIFE_NEW);
     assert_int_equal(xlv_registry_create(r, &u, XLV_TPM_1_2, NULL, &i, NULL), XLV_E_EXISTS);
     assert_int_equal(xlv_registry_set_life(r, 1, XLV_LIFE_READY, NULL), 0);
-    assert_int_equal(xlv_registry_used(r, 1, "web", "11111111-2222-4333-8444-555555555555", NULL),
+    assert_int_equal(xlv_registry_used(r, 1, "web", "11111111-2222-4333-8444-555555555555",
+                                       XLV_USE_BOOT, NULL),
                      0);
     assert_int_equal(xlv_registry_set_life(r, 2, XLV_LIFE_READY, NULL), XLV_E_NOT_FOUND);
-    assert_int_equal(xlv_registry_used(r, 2, NULL, NULL, NULL), XLV_E_NOT_FOUND);
+    assert_int_equal(xlv_registry_used(r, 2, NULL, NULL, XLV_USE_BOOT, NULL), XLV_E_NOT_FOUND);
     xlv_registry_close(r);
     r = open_it();
     assert_int_equal(xlv_registry_get(r, &u, &got, NULL), 0);
@@ -281,7 +282,7 @@ static void what_was_noted_is_there_after_reopening(void **state)
     assert_in_range(got.created_s, before, time(NULL));
     assert_in_range(got.last_used_s, before, time(NULL));
     assert_int_equal(xlv_registry_set_label(r, 1, NULL, NULL), 0);
-    assert_int_equal(xlv_registry_used(r, 1, NULL, "no uuid", NULL), 0);
+    assert_int_equal(xlv_registry_used(r, 1, NULL, "no uuid", XLV_USE_AGAIN, NULL), 0);
     assert_int_equal(xlv_registry_get_number(r, 1, &got, NULL), 0);
     assert_string_equal(got.label, "");
     assert_string_equal(got.last_domain_name, "");
@@ -355,7 +356,7 @@ static void input_out_of_bounds_is_refused(void **state)
     label[XLV_LABEL_MAX] = '\0';
     name[XLV_DOMAIN_NAME_MAX] = '\0';
     assert_int_equal(xlv_registry_create(r, &u, XLV_TPM_2_0, label, &i, NULL), 0);
-    assert_int_equal(xlv_registry_used(r, 1, name, NULL, NULL), 0);
+    assert_int_equal(xlv_registry_used(r, 1, name, NULL, XLV_USE_BOOT, NULL), 0);
     assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
     assert_string_equal(i.label, label);
     assert_string_equal(i.last_domain_name, name);
@@ -546,7 +547,7 @@ static void a_restored_dump_is_taken_and_gets_its_log_again(void **state)
     xlv_registry_close(r);
     snprintf(command, sizeof(command),
              "cd '%s' && sqlite3 vtpm.db .dump | sqlite3 new.db && sqlite3 new.db "
-             "'PRAGMA application_id = 1482052685; PRAGMA user_version = 1' && mv new.db vtpm.db",
+             "'PRAGMA application_id = 1482052685; PRAGMA user_version = 2' && mv new.db vtpm.db",
              dir);
     assert_int_equal(system(command), 0);
     r = open_it();
@@ -557,11 +558,97 @@ static void a_restored_dump_is_taken_and_gets_its_log_again(void **state)
     xlv_registry_close(r);
 }
 
+/* As schema 1 made it. */
+static const char schema_1[] =
+    "CREATE TABLE instance (number INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  uuid TEXT NOT NULL UNIQUE CHECK (length(uuid) = 36),"
+    "  tpm_version INTEGER NOT NULL CHECK (tpm_version IN (12, 20)),"
+    "  life TEXT NOT NULL CHECK (life IN ('new', 'ready', 'quarantined')),"
+    "  created INTEGER NOT NULL, last_used INTEGER NOT NULL DEFAULT 0,"
+    "  last_domain_name TEXT NOT NULL DEFAULT '', last_domain_uuid TEXT NOT NULL DEFAULT '',"
+    "  label TEXT NOT NULL DEFAULT '');"
+    "CREATE TABLE binding (domain TEXT NOT NULL, devid INTEGER NOT NULL,"
+    "  instance INTEGER NOT NULL REFERENCES instance (number) ON DELETE RESTRICT,"
+    "  origin TEXT NOT NULL CHECK (origin IN ('automatic', 'administrator')),"
+    "  created INTEGER NOT NULL, PRIMARY KEY (domain, devid)) WITHOUT ROWID;"
+    "CREATE INDEX binding_instance ON binding (instance);"
+    "INSERT INTO instance (uuid, tpm_version, life, created, label) VALUES"
+    "  ('00000000-0000-4000-8000-000000000001', 12, 'ready', 1000, 'old');"
+    "INSERT INTO binding VALUES ('web', 0, 1, 'administrator', 1000);"
+    "PRAGMA application_id = 1482052685; PRAGMA user_version = 1";
+
+static void an_older_schema_is_brought_up_to_date(void **state)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_instance i;
+    struct xlv_registry *r;
+
+    (void)state;
+    sql(schema_1);
+    assert_int_equal(mkdir(in_dir("instances"), 0700), 0);
+    assert_int_equal(mkdir(in_dir("instances/1"), 0700), 0);
+    assert_int_equal(xlv_registry_open(&r, dir, false, &e), XLV_E_VERSION);
+    assert_non_null(strstr(e.text, "start xl-vtpmd"));
+    r = open_it();
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_string_equal(i.label, "old");
+    assert_int_equal(i.tpm_version, XLV_TPM_1_2);
+    assert_int_equal(i.suspended.at_s, 0);
+    assert_int_equal(i.suspended.mark, -1);
+    assert_int_equal(i.accept, XLV_ACCEPT_NONE);
+    assert_int_equal(i.late_attach_s, 0);
+    assert_int_equal(resolve(r, 9, "web", 0, XLV_RULE_BINDING), 1);
+    xlv_registry_close(r);
+}
+
+static void what_is_suspended_is_over_when_a_boot_begins(void **state)
+{
+    const struct xlv_suspended suspended = {
+        .domid = 7, .domain_uuid = "11111111-2222-4333-8444-555555555555", .mark = 0xfffffff0,
+    };
+    struct xlv_registry *r = open_it();
+    struct xlv_instance i;
+
+    (void)state;
+    resolve(r, 1, "web", 0, XLV_RULE_ASSIGNED);
+    assert_int_equal(xlv_registry_suspended(r, 2, &suspended, NULL), XLV_E_NOT_FOUND);
+    assert_int_equal(xlv_registry_accept(r, 1, XLV_ACCEPT_RESET, NULL), 0);
+    assert_int_equal(xlv_registry_suspended(r, 1, &suspended, NULL), 0);
+    xlv_registry_close(r);
+    r = open_it();
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_true(i.suspended.at_s > 0);
+    assert_int_equal(i.suspended.domid, 7);
+    assert_string_equal(i.suspended.domain_uuid, suspended.domain_uuid);
+    assert_int_equal(i.suspended.mark, 0xfffffff0);
+    /* what was accepted before was about another save */
+    assert_int_equal(i.accept, XLV_ACCEPT_NONE);
+    assert_int_equal(xlv_registry_accept(r, 1, XLV_ACCEPT_KEPT, NULL), 0);
+    assert_int_equal(xlv_registry_used(r, 1, "web", NULL, XLV_USE_AGAIN, NULL), 0);
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_true(i.suspended.at_s > 0);
+    assert_int_equal(i.accept, XLV_ACCEPT_KEPT);
+    assert_int_equal(xlv_registry_used(r, 1, "web", NULL, XLV_USE_LATE, NULL), 0);
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_int_equal(i.suspended.at_s, 0);
+    assert_int_equal(i.suspended.mark, -1);
+    assert_int_equal(i.accept, XLV_ACCEPT_NONE);
+    assert_true(i.late_attach_s > 0);
+    /* until the next boot */
+    assert_int_equal(xlv_registry_used(r, 1, "web", NULL, XLV_USE_AGAIN, NULL), 0);
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_true(i.late_attach_s > 0);
+    assert_int_equal(xlv_registry_used(r, 1, "web", NULL, XLV_USE_BOOT, NULL), 0);
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_int_equal(i.late_attach_s, 0);
+    xlv_registry_close(r);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
     (void)state;
     xlv_registry_close(open_it());
-    sql("PRAGMA user_version = 2");
+    sql("PRAGMA user_version = 3");
     expect_refusal(XLV_E_VERSION, "newer version");
 }
 
@@ -1076,6 +1163,8 @@ int main(void)
         TEST(no_registry_is_told_from_a_bad_one),
         TEST(what_is_not_our_database_is_left_alone),
         TEST(a_restored_dump_is_taken_and_gets_its_log_again),
+        TEST(an_older_schema_is_brought_up_to_date),
+        TEST(what_is_suspended_is_over_when_a_boot_begins),
         TEST(a_newer_schema_is_refused),
         TEST(damage_is_found_and_nothing_is_overwritten),
         TEST(flipped_pages_and_cut_files_are_found),

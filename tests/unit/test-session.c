@@ -71,6 +71,32 @@ void xlv_port_unmap(struct xlv_port *port, void *pages, size_t count)
         port->unmaps++;
 }
 
+/* --- the disk -------------------------------------------------------------- */
+
+/* Syncs that still work before the failing ones, where there are failing ones. */
+static unsigned good_syncs, failing_syncs;
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+int __wrap_fdatasync(int fd)
+{
+    if (failing_syncs && good_syncs) {
+        good_syncs--;
+    } else if (failing_syncs) {
+        failing_syncs--;
+        errno = EIO;
+        return -1;
+    }
+    return __real_fdatasync(fd);
+}
+
+static void sync_failures(unsigned after, unsigned count)
+{
+    good_syncs = after;
+    failing_syncs = count;
+}
+
 /* --- the machine ---------------------------------------------------------- */
 
 static const struct xlv_uuid uuid = { .b = { 1, 2, 3 } };
@@ -78,6 +104,7 @@ static const uint8_t store_key[XLV_KEY_SIZE] = { 's' }, journal_key[XLV_KEY_SIZE
 
 struct machine {
     enum xlv_tpm_version version;
+    enum xlv_boot boot;
     int slots[2], journal_fd;
     struct xlv_port port;
     struct xlv_ring_id ring;
@@ -115,6 +142,7 @@ static void new_machine_with_empty_store(struct machine *m, enum xlv_tpm_version
 {
     memset(m, 0, sizeof(*m));
     m->version = version;
+    m->boot = XLV_BOOT_FRESH;
     m->ring = (struct xlv_ring_id){ .domid = 5, .ring_ref = 17, .event_channel = 23 };
     m->journal_fd = temporary();
     for (unsigned i = 0; i < 2; i++) {
@@ -142,6 +170,7 @@ static int try_start(struct machine *m, struct xlv_error *e)
 {
     struct xlv_session_config config = {
         .version = m->version,
+        .boot = m->boot,
         .ring = m->ring,
         .max_locality = m->max_locality,
         .port = &m->port,
@@ -751,9 +780,8 @@ static void an_ended_boot_is_not_ended_twice(void **unused)
     end(&m);
 }
 
-static void suspend_and_close_keep_the_volatile_state(void **unused)
+static void a_closed_frontend_keeps_the_volatile_state(void **unused)
 {
-    static const enum xlv_stop_reason reasons[] = { XLV_STOP_FRONTEND_CLOSED, XLV_STOP_SUSPEND };
     struct machine m;
     struct answer a, b;
 
@@ -762,17 +790,215 @@ static void suspend_and_close_keep_the_volatile_state(void **unused)
     start(&m);
     good(&m, tpm2_pcr_extend(4, 1), &a);
     good(&m, tpm2_pcr_read(4), &b);
-    for (size_t i = 0; i < 2; i++) {
-        /* a command that came with the end is still answered */
-        submit(&m, tpm2_get_random(8));
-        OK(xlv_session_stop(m.session, reasons[i], &e));
-        take_answer(&m, &a);
-        assert_int_equal(a.code, 0);
-        kill_it(&m);
+    /* a command that came with the end is still answered */
+    submit(&m, tpm2_get_random(8));
+    OK(xlv_session_stop(m.session, XLV_STOP_FRONTEND_CLOSED, &e));
+    take_answer(&m, &a);
+    assert_int_equal(a.code, 0);
+    kill_it(&m);
+    start(&m);
+    good(&m, tpm2_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+    end(&m);
+}
+
+/* --- suspended domains ------------------------------------------------------ */
+
+/* The domain is saved; with it gone, the host is switched off and on. */
+static void suspend(struct machine *m)
+{
+    OK(xlv_session_stop(m->session, XLV_STOP_SUSPEND, &e));
+    kill_it(m);
+    assert_int_equal(ftruncate(m->journal_fd, 0), 0);
+    memset(&m->port.page, 0, sizeof(m->port.page));
+    m->ring.domid++;
+    m->ring.ring_ref++;
+}
+
+static void a_restored_domain_goes_on_where_it_was_suspended(void **unused)
+{
+    struct machine m;
+    struct answer a, b;
+    uint64_t orderly;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_extend(4, 1), &a);
+    good(&m, tpm2_pcr_read(4), &b);
+    good(&m, tpm2_nv_increment(ORDERLY), &a);
+    orderly = read_counter(&m, ORDERLY);
+    submit(&m, tpm2_get_random(8));
+    OK(xlv_session_stop(m.session, XLV_STOP_SUSPEND, &e));
+    take_answer(&m, &a); /* a command that came with the end is still answered */
+    kill_it(&m);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    for (int i = 0; i < 3; i++) {
+        m.ring.domid++;
+        m.boot = XLV_BOOT_KEPT;
         start(&m);
+        assert_true(status(&m).resumed);
         good(&m, tpm2_pcr_read(4), &a);
         assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+        assert_int_equal(read_counter(&m, ORDERLY), orderly);
+        good(&m, tpm2_nv_increment(ORDERLY), &a);
+        orderly++;
+        /* a kill changes nothing about that */
+        kill_it(&m);
+        start(&m);
+        assert_int_equal(read_counter(&m, ORDERLY), orderly);
+        suspend(&m);
     }
+    end(&m);
+    new_machine(&m, XLV_TPM_1_2);
+    start(&m);
+    good(&m, tpm12_extend(4, 1), &b);
+    suspend(&m);
+    m.boot = XLV_BOOT_KEPT;
+    start(&m);
+    good(&m, tpm12_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 20, b.b + b.n - 20, 20);
+    end(&m);
+}
+
+static void a_kept_state_is_gone_on_from_once(void **unused)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_extend(4, 1), &a);
+    suspend(&m);
+    m.boot = XLV_BOOT_KEPT;
+    start(&m); /* and not one command yet */
+    kill_it(&m);
+    m.ring.domid++;
+    assert_int_equal(try_start(&m, &e), XLV_E_REFUSED);
+    assert_non_null(strstr(e.text, "xl-vtpm accept"));
+    kill_it(&m);
+    /* what an administrator may decide for it */
+    m.boot = XLV_BOOT_FRESH;
+    start(&m);
+    assert_false(status(&m).resumed);
+    end(&m);
+}
+
+static void a_created_domain_does_not_get_the_kept_state(void **unused)
+{
+    struct machine m;
+    struct answer a, fresh;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_read(4), &fresh);
+    good(&m, tpm2_pcr_extend(4, 1), &a);
+    suspend(&m);
+    start(&m);
+    assert_false(status(&m).resumed);
+    assert_true(was_orderly(&m)); /* the boot that was suspended was ended for it */
+    good(&m, tpm2_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+    kill_it(&m);
+    m.ring.domid++;
+    m.boot = XLV_BOOT_KEPT;
+    assert_int_equal(try_start(&m, NULL), XLV_E_REFUSED);
+    end(&m);
+}
+
+/* Killed at each write to the disk that a suspend and a restore make, and after it. */
+static void killed_around_a_suspend(void **unused)
+{
+    (void)unused;
+    for (int syncs = 0; syncs < 8; syncs++)
+        for (int boot = XLV_BOOT_FRESH; boot <= XLV_BOOT_KEPT; boot++) {
+            struct machine m;
+            struct answer a, b, fresh;
+            struct xlv_session_config keep;
+            bool died = false;
+
+            new_machine(&m, XLV_TPM_2_0);
+            start(&m);
+            define_counters(&m);
+            good(&m, tpm2_pcr_read(4), &fresh);
+            good(&m, tpm2_pcr_extend(4, 1), &a);
+            good(&m, tpm2_pcr_read(4), &b);
+            good(&m, tpm2_nv_increment(ORDERLY), &a);
+            /* the disk fails from that sync on: what was written before is all there is */
+            sync_failures(syncs, 1000);
+            if (xlv_session_stop(m.session, XLV_STOP_SUSPEND, NULL))
+                died = true;
+            kill_it(&m);
+            if (died) {
+                /* another process does it, from the journal */
+                sync_failures(0, 0);
+                keep = (struct xlv_session_config){ .version = m.version, .ring = m.ring };
+                for (int twice = 0; twice < 2; twice++) {
+                    OK(xlv_store_new(&m.store, m.slots, &uuid, store_key, &e));
+                    OK(xlv_journal_new(&m.journal, m.journal_fd, &uuid, journal_key, &e));
+                    keep.store = m.store;
+                    keep.journal = m.journal;
+                    OK(xlv_session_keep(&keep, &e));
+                    kill_it(&m);
+                }
+            }
+            m.ring.domid++;
+            m.boot = (enum xlv_boot)boot;
+            if (try_start(&m, NULL)) {
+                kill_it(&m);
+                sync_failures(0, 0);
+                start(&m);
+            }
+            sync_failures(0, 0);
+            good(&m, tpm2_pcr_read(4), &a);
+            if (boot == XLV_BOOT_KEPT)
+                assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+            else
+                assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+            assert_int_equal(read_counter(&m, COUNTER), 1);
+            good(&m, tpm2_nv_increment(COUNTER), &a);
+            assert_int_equal(read_counter(&m, COUNTER), 2);
+            /* a boot that could not be ended in order makes it jump ahead, as the spec has it */
+            if (boot == XLV_BOOT_KEPT)
+                assert_int_equal(read_counter(&m, ORDERLY), 2);
+            else
+                assert_true(read_counter(&m, ORDERLY) >= 2);
+            end(&m);
+        }
+}
+
+static void copy_file(int from, int to);
+
+static void two_restores_of_one_state_give_different_randoms(void **unused)
+{
+    int slots[2] = { temporary(), temporary() };
+    struct machine m;
+    struct answer a, b;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    suspend(&m);
+    copy_file(m.slots[0], slots[0]);
+    copy_file(m.slots[1], slots[1]);
+    m.boot = XLV_BOOT_KEPT;
+    start(&m);
+    good(&m, tpm2_get_random(32), &a);
+    kill_it(&m);
+    copy_file(slots[0], m.slots[0]);
+    copy_file(slots[1], m.slots[1]);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    start(&m);
+    assert_true(status(&m).resumed);
+    good(&m, tpm2_get_random(32), &b);
+    assert_memory_not_equal(a.b + 12, b.b + 12, 32);
+    close(slots[0]);
+    close(slots[1]);
     end(&m);
 }
 
@@ -1563,21 +1789,6 @@ static void killed_while_storage_fails(void **unused)
  * The worst kind of failure: the write is on disk, and only the sync says no.
  * What the store then holds is a state that the guest was told does not exist.
  */
-static unsigned failing_syncs;
-
-int __real_fdatasync(int fd);
-int __wrap_fdatasync(int fd);
-
-int __wrap_fdatasync(int fd)
-{
-    if (failing_syncs) {
-        failing_syncs--;
-        errno = EIO;
-        return -1;
-    }
-    return __real_fdatasync(fd);
-}
-
 static void a_disowned_state_on_disk_does_not_come_back(void **unused)
 {
     struct machine m;
@@ -1754,7 +1965,12 @@ int main(void)
         cmocka_unit_test(what_was_written_is_there_after_reboots),
         cmocka_unit_test(every_boot_is_ended_in_order),
         cmocka_unit_test(an_ended_boot_is_not_ended_twice),
-        cmocka_unit_test(suspend_and_close_keep_the_volatile_state),
+        cmocka_unit_test(a_closed_frontend_keeps_the_volatile_state),
+        cmocka_unit_test(a_restored_domain_goes_on_where_it_was_suspended),
+        cmocka_unit_test(a_kept_state_is_gone_on_from_once),
+        cmocka_unit_test(a_created_domain_does_not_get_the_kept_state),
+        cmocka_unit_test(killed_around_a_suspend),
+        cmocka_unit_test(two_restores_of_one_state_give_different_randoms),
         cmocka_unit_test(a_counter_counts_once_whenever_we_are_killed),
         cmocka_unit_test(an_orderly_counter_and_a_pcr_too),
         cmocka_unit_test(tpm_1_2_extends_once_whenever_we_are_killed),

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the hypervisor knows of a domain: see domain.h. */
+#include "config.h"
+
+#include "libxl-vtpm/domain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <xen/io/xs_wire.h>
+#include <xenctrl.h>
+#include <xengnttab.h>
+
+#include "common/log.h"
+
+struct xlv_domains {
+    xc_interface *xc;
+    xengnttab_handle *gnttab; /* NULL: no marks */
+};
+
+int xlv_domains_open(struct xlv_domains **out, struct xlv_error *e)
+{
+    struct xlv_domains *domains = calloc(1, sizeof(*domains));
+
+    *out = NULL;
+    if (!domains)
+        return xlv_fail(e, -ENOMEM, "no memory for the domains");
+    domains->xc = xc_interface_open(NULL, NULL, 0);
+    if (!domains->xc) {
+        xlv_log(XLV_LOG_NOTICE, "the hypervisor's control interface cannot be opened: %s; created "
+                "and restored domains are not told apart", strerror(errno));
+        free(domains);
+        return 0;
+    }
+    domains->gnttab = xengnttab_open(NULL, 0);
+    if (!domains->gnttab)
+        xlv_log(XLV_LOG_WARNING, "the grant table device cannot be opened: %s; one save of a "
+                "domain is not told from another", strerror(errno));
+    *out = domains;
+    return 0;
+}
+
+void xlv_domains_close(struct xlv_domains *domains)
+{
+    if (!domains)
+        return;
+    if (domains->gnttab)
+        xengnttab_close(domains->gnttab);
+    xc_interface_close(domains->xc);
+    free(domains);
+}
+
+void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_domain_facts *facts)
+{
+    uint32_t mode, khz, incarnation = 0;
+    uint64_t elapsed;
+    xc_dominfo_t info;
+    int n;
+
+    *facts = (struct xlv_domain_facts){ .told = false };
+    if (!domains)
+        return;
+    /* gives the first domain from domid on */
+    n = xc_domain_getinfo(domains->xc, domid, 1, &info);
+    if (n < 0 && errno != ESRCH)
+        return;
+    if (n < 1 || info.domid != domid) {
+        facts->told = true;
+        return;
+    }
+    if (xc_domain_get_tsc_info(domains->xc, domid, &mode, &elapsed, &khz, &incarnation))
+        return;
+    facts->told = true;
+    facts->exists = true;
+    facts->has_run = !info.paused || info.cpu_time;
+    facts->restored = incarnation > 1;
+    facts->suspended = info.shutdown && info.shutdown_reason == SHUTDOWN_suspend;
+    facts->over = info.dying || (info.shutdown && !facts->suspended);
+}
+
+bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, uint32_t *mark)
+{
+    const volatile struct xenstore_domain_interface *ring;
+    void *page;
+
+    if (!domains || !domains->gnttab)
+        return false;
+    page = xengnttab_map_grant_ref(domains->gnttab, domid, GNTTAB_RESERVED_XENSTORE, PROT_READ);
+    if (!page)
+        return false;
+    ring = page;
+    *mark = ring->req_prod;
+    xengnttab_unmap(domains->gnttab, page, 1);
+    return true;
+}

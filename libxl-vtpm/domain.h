@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the hypervisor knows of a domain, and xenstore does not: has it ever
+ * run, was it created or restored, is it suspended (being saved or migrated)?
+ * And its mark: a number that tells one save of a domain from another.
+ *
+ * Measured with Xen 4.17, PV and PVH guests (tests/xen/scenarios/save-restore.sh
+ * holds it still):
+ *   - While libxl attaches the devices of a new domain, the domain is paused
+ *     and has used no time of any processor.
+ *   - The incarnation of the domain's TSC info (XEN_DOMCTL_gettscinfo) is 1
+ *     for a created domain, and one more at each restore or migration; the
+ *     toolstack sets it, no guest can.
+ *   - A domain that is saved is shut down with the reason `suspend` until
+ *     libxl destroys it, after its devices are gone.
+ *   - The guest's own producer index in its xenstore ring (grant 1, xs_wire.h
+ *     req_prod) stands still from the suspend to the first instruction after
+ *     the restore, and moves on by dozens of requests whenever the guest runs
+ *     on. So it is equal if, and only if, that save is restored. It is the
+ *     guest's to write: it keeps an administrator from a mix-up, it stops no
+ *     attacker (who would have to be the administrator, too).
+ *
+ * libxenctrl is the one unstable interface that is used here; all of it stays
+ * in domain.c. In a domain without privilege nothing is told.
+ */
+#ifndef XLV_DOMAIN_H
+#define XLV_DOMAIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/error.h"
+
+struct xlv_domains;
+
+struct xlv_domain_facts {
+    bool told;      /* false: nothing below is known (no privilege) */
+    bool exists;
+    bool has_run;   /* it is not paused, or has used a processor already */
+    bool restored;  /* or migrated, at least once in its life */
+    bool suspended; /* shut down in order to be saved or migrated */
+    bool over;      /* shut down for any other reason, or dying: it will not run again */
+};
+
+/* *out is NULL where the hypervisor tells us nothing: a valid argument below. */
+int xlv_domains_open(struct xlv_domains **out, struct xlv_error *e);
+void xlv_domains_close(struct xlv_domains *domains);
+
+void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_domain_facts *facts);
+
+/* False: there is no ring of a xenstore in this domain that we may look at. */
+bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, uint32_t *mark);
+
+#endif
