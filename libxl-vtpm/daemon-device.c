@@ -16,7 +16,8 @@
 #include "libxl-vtpm/admission.h"
 #include "libxl-vtpm/daemon-internal.h"
 
-/* How long the frontend of a device that ends may take to reach 6; libxl waits 10 s. */
+/* How long the frontend of a device that ends may take to reach 6, from our 5 on; libxl
+ * waits 10 s. The process has its own time, STOP_END_US, and both run at once. */
 #define HOLD_US (3 * 1000 * 1000ull)
 
 /* Driver domain: libxl has to see the 6 before our directory goes; it waits 10 s for that. */
@@ -476,6 +477,8 @@ static void perform(struct device *d, const struct xlv_device_step *step)
         xlv_dev_set_state(d, XLV_XENBUS_CONNECTED);
     if (a & XLV_ACT_STATE_CLOSING)
         xlv_dev_set_state(d, XLV_XENBUS_CLOSING);
+    if (!d->end_by_us && (d->state == XLV_DEVICE_ENDING || d->state == XLV_DEVICE_ENDING_HOLD))
+        d->end_by_us = xlv_daemon_now(m) + HOLD_US;
     if (a & XLV_ACT_STATE_CLOSED)
         xlv_dev_set_state(d, XLV_XENBUS_CLOSED);
     if (a & XLV_ACT_CLAIM) {
@@ -492,9 +495,11 @@ static void perform(struct device *d, const struct xlv_device_step *step)
             xlv_dev_push(d, XLV_EVENT_RETRY);
     }
     if (a & XLV_ACT_ARM_DEADLINE) {
+        uint64_t now = xlv_daemon_now(m);
+
         d->timer_event = XLV_EVENT_DEADLINE;
         d->leaf = false;
-        xlv_daemon_arm(m, &d->timer, HOLD_US, on_timer, d);
+        xlv_daemon_arm(m, &d->timer, d->end_by_us > now ? d->end_by_us - now : 0, on_timer, d);
     }
     if ((a & XLV_ACT_REMOVE_LEAF) && m->own != 0) {
         d->leaf = true;

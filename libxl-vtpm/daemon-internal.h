@@ -53,6 +53,7 @@ struct device {
 
     enum xlv_xenbus written, wanted; /* our state node */
     uint64_t dwell_until_us;
+    uint64_t end_by_us; /* of a device that ends: closed then, whatever its frontend does */
     sd_event_source *write_timer, *timer, *look_timer;
     enum xlv_device_event timer_event;
     bool leaf; /* the timer is for removing the directory */
