@@ -415,17 +415,19 @@ static void stop(struct device *d)
     enum xlv_stop_reason reason = XLV_STOP_FRONTEND_CLOSED;
 
     /*
-     * PCRs live as long as the domain's boot, and the guest may delete its own
-     * frontend directory: so the boot is over only where the toolstack said so
-     * (it deletes the frontend and sets online=0 in one transaction; a detach
-     * leaves the frontend there) or where the domain is dead.
+     * PCRs live as long as the domain's boot. A toolstack that ends a domain deletes the
+     * frontend and sets online=0 in one transaction, and a detach leaves the frontend there:
+     * so that is what the process is told. But the guest may delete its own frontend, also
+     * right after a detach has set online=0. Both look the same, so what would make the next
+     * device of this domain begin a new boot, the end of the journal, waits for the domain's
+     * death. Where nobody sees that, the journal stays for a next domain to set aside.
      */
     if ((!v->exists || !v->frontend_exists) && m->xs &&
         !xlv_xenstore_domain_exists(m->xs, d->domid))
         d->view.domain_dead = true;
     if (v->domain_dead || (v->exists && !v->online && !v->frontend_exists))
         reason = XLV_STOP_DOMAIN_END;
-    d->ended_boot = reason == XLV_STOP_DOMAIN_END;
+    d->ended_boot = v->domain_dead;
     if (d->child)
         xlv_child_stop(d->child, reason, v->exists && v->online ? STOP_CLOSE_US : STOP_END_US);
 }
