@@ -16,7 +16,8 @@
 #include "libxl-vtpm/admission.h"
 #include "libxl-vtpm/daemon-internal.h"
 
-/* How long the frontend of a device that ends may take to reach 6; libxl waits 10 s. */
+/* How long the frontend of a device that ends may take to reach 6, from our 5 on; libxl
+ * waits 10 s. The process has its own time, STOP_END_US, and both run at once. */
 #define HOLD_US (3 * 1000 * 1000ull)
 
 /* Driver domain: libxl has to see the 6 before our directory goes; it waits 10 s for that. */
@@ -456,7 +457,7 @@ static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *e
         event = judge(d, end);
     } else if (end->how == XLV_CHILD_CLEAN) {
         xlv_log_about(&d->subject, XLV_LOG_INFO, "process %ld stopped", (long)xlv_child_pid(child));
-        if (d->ended == XLV_STOP_DOMAIN_END && end->bye && d->slot)
+        if (d->ended == XLV_STOP_DOMAIN_END && d->over && end->bye && d->slot)
             xlv_instances_drop_journal(m->instances, d->slot);
     } else {
         xlv_log_about(&d->subject, XLV_LOG_WARNING, "the backend of domain %s, told to stop: %s",
@@ -532,6 +533,7 @@ static enum xlv_stop_reason end_boot(struct device *d)
     uint32_t mark;
 
     xlv_domains_ask(m->domains, d->domid, &domain);
+    d->over = d->view.domain_dead || domain.over;
     if (!domain.told || !d->slot || (domain.exists && !domain.suspended))
         return XLV_STOP_DOMAIN_END;
     /* A domain that is gone already may have been saved before we came to look: keeping its
@@ -548,10 +550,13 @@ static enum xlv_stop_reason end_boot(struct device *d)
 }
 
 /*
- * PCRs live as long as the domain's boot, and the guest may delete its own
- * frontend directory: so the boot is over only where the toolstack said so
- * (it deletes the frontend and sets online=0 in one transaction; a detach
- * leaves the frontend there) or where the domain is dead.
+ * PCRs live as long as the domain's boot. A toolstack that ends a domain deletes
+ * the frontend and sets online=0 in one transaction, and a detach leaves the
+ * frontend there: so that is what the process is told. But the guest may delete
+ * its own frontend, also right after a detach has set online=0, and both look
+ * the same. So what would make the next device of this domain begin a new boot,
+ * the end of the journal, waits for a domain that will not run again (d->over).
+ * Where nobody sees that, the journal stays for a next domain to set aside.
  */
 static bool boot_is_over(struct device *d)
 {
@@ -632,6 +637,8 @@ static void perform(struct device *d, const struct xlv_device_step *step)
         xlv_dev_set_state(d, XLV_XENBUS_CONNECTED);
     if (a & XLV_ACT_STATE_CLOSING)
         xlv_dev_set_state(d, XLV_XENBUS_CLOSING);
+    if (!d->end_by_us && (d->state == XLV_DEVICE_ENDING || d->state == XLV_DEVICE_ENDING_HOLD))
+        d->end_by_us = xlv_daemon_now(m) + HOLD_US;
     if (a & XLV_ACT_STATE_CLOSED)
         xlv_dev_set_state(d, XLV_XENBUS_CLOSED);
     if (a & XLV_ACT_CLAIM) {
@@ -648,9 +655,11 @@ static void perform(struct device *d, const struct xlv_device_step *step)
             xlv_dev_push(d, XLV_EVENT_RETRY);
     }
     if (a & XLV_ACT_ARM_DEADLINE) {
+        uint64_t now = xlv_daemon_now(m);
+
         d->timer_event = XLV_EVENT_DEADLINE;
         d->leaf = false;
-        xlv_daemon_arm(m, &d->timer, HOLD_US, on_timer, d);
+        xlv_daemon_arm(m, &d->timer, d->end_by_us > now ? d->end_by_us - now : 0, on_timer, d);
     }
     if ((a & XLV_ACT_REMOVE_LEAF) && m->own != 0) {
         d->leaf = true;

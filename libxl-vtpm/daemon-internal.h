@@ -54,6 +54,7 @@ struct device {
 
     enum xlv_xenbus written, wanted; /* our state node */
     uint64_t dwell_until_us;
+    uint64_t end_by_us; /* of a device that ends: closed then, whatever its frontend does */
     sd_event_source *write_timer, *timer, *look_timer;
     enum xlv_device_event timer_event;
     bool leaf; /* the timer is for removing the directory */
@@ -72,6 +73,7 @@ struct device {
     uint64_t retry_us;
     int64_t attached_s;
     bool has_status, status_asked;
+    bool over; /* the domain will not run again */
     enum xlv_stop_reason ended; /* why its process was told to stop; 0: it was not */
     struct xlv_msg_status status;
     bool noted_use;

@@ -36,6 +36,11 @@
     [XLV_SEE_END_CLOSED] = TO(ENDING, TO_5 | STOP), \
     [XLV_SEE_GONE] = TO(VANISHING, STOP)
 
+/* It was told to stop already; told again, it has the shorter time of an end. */
+#define END_WHILE_STOPPING(extra) \
+    [XLV_SEE_END] = TO(ENDING, (extra) | STOP), \
+    [XLV_SEE_END_CLOSED] = TO(ENDING, (extra) | STOP)
+
 /* Whatever the frontend says makes no difference in this state. */
 #define FRONTEND_IGNORED(same) \
     [XLV_SEE_NOTHING] = TO(same, 0), \
@@ -127,8 +132,7 @@ static const struct {
         [XLV_SEE_NEW_RING] = TO(REPLACING, 0),
         [XLV_SEE_CLOSING] = TO(CLOSING, TO_5),
         [XLV_SEE_CLOSED] = TO(CLOSING, TO_5),
-        [XLV_SEE_END] = TO(ENDING, TO_5),
-        [XLV_SEE_END_CLOSED] = TO(ENDING, TO_5),
+        END_WHILE_STOPPING(TO_5),
         [XLV_SEE_GONE] = TO(VANISHING, 0),
         [XLV_EVENT_READY] = TO(REPLACING, 0),
         [XLV_EVENT_EXIT] = TO(RESTARTING, ARM_RETRY),
@@ -136,8 +140,7 @@ static const struct {
     },
     [S(CLOSING)] = {
         FRONTEND_IGNORED(CLOSING),
-        [XLV_SEE_END] = TO(ENDING, 0),
-        [XLV_SEE_END_CLOSED] = TO(ENDING, 0),
+        END_WHILE_STOPPING(0),
         [XLV_SEE_GONE] = TO(VANISHING, 0),
         [XLV_EVENT_READY] = TO(CLOSING, 0),
         [XLV_EVENT_EXIT] = TO(HOLDING, RELEASE),

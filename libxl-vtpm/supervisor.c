@@ -207,6 +207,15 @@ static void set_deadline(struct xlv_child *c, uint64_t us)
         xlv_log_about(c->subject, XLV_LOG_ERROR, "no timer for process %ld", (long)c->pid);
 }
 
+static uint64_t deadline_at(struct xlv_child *c)
+{
+    uint64_t at = 0;
+
+    if (c->timer)
+        (void)sd_event_source_get_time(c->timer, &at);
+    return at;
+}
+
 static void no_deadline(struct xlv_child *c)
 {
     if (c->timer)
@@ -727,8 +736,11 @@ void xlv_child_stop(struct xlv_child *c, enum xlv_stop_reason reason, uint64_t d
         .reason = reason,
     };
 
-    if (c->stopping)
+    if (c->stopping) {
+        if (deadline_at(c) > now_us(c) + deadline_us)
+            set_deadline(c, deadline_us);
         return;
+    }
     c->stopping = true;
     if (c->phase != XLV_PHASE_DONE)
         c->phase = XLV_PHASE_STOPPING;

@@ -93,7 +93,8 @@ int xlv_child_adopt(struct xlv_child **out, const struct xlv_supervisor *supervi
 /* Asks for a STATUS; 0, or XLV_E_INVALID where the child is not ready for it. */
 int xlv_child_query(struct xlv_child *child);
 
-/* Sends STOP once; killed when it is not gone after deadline_us. */
+/* Sends STOP once; killed when it is not gone after deadline_us. Called again, it only
+ * brings the deadline forward. */
 void xlv_child_stop(struct xlv_child *child, enum xlv_stop_reason reason, uint64_t deadline_us);
 
 /* Frees the child and lets the process run on (the daemon ends). */

@@ -192,6 +192,24 @@ static void a_backend_that_hangs_does_not_hold_up_the_others(void)
     vm_destroy(&w);
 }
 
+static void a_detach_where_neither_side_moves_waits_for_both_at_once(void)
+{
+    pid_t pids[MAX_BACKENDS];
+    struct vm v;
+    int64_t t;
+
+    vm_boot(&v, 5, UUID_A);
+    assert_true(backends_wait(&H, 1, pids, 5000));
+    process_freeze(pids[0]);
+    t = fx_now();
+    assert_int_equal(fx_vtpm_remove(H.m, &v.dev, FX_DETACH), 0);
+    assert_true(fx_now() - t < 6000);        /* three seconds for each, after another */
+    assert_true(backends_wait(&H, 0, NULL, 5000));
+    fx_frontend_free(v.f);
+    fx_guest_close(v.g);
+    assert_int_equal(fx_domain_destroy(H.m, 5), 0);
+}
+
 static void a_reboot_overlaps_with_the_old_domain(void)
 {
     uint8_t data[TPM2_NV_SIZE] = "before the reboot", back[TPM2_NV_SIZE];
@@ -294,6 +312,7 @@ int main(int argc, char **argv)
         SCENE("", changes_told_of_survive_every_kill, NULL, false, 0),
         SCENE("", a_new_ring_with_a_command_in_flight, NULL, false, 0),
         SCENE("", a_backend_that_hangs_does_not_hold_up_the_others, NULL, false, 0),
+        SCENE("", a_detach_where_neither_side_moves_waits_for_both_at_once, NULL, false, 0),
         SCENE("", a_reboot_overlaps_with_the_old_domain, NULL, false, 0),
         SCENE("", many_guests_at_once, NULL, false, 0),
         SCENE("", a_store_that_conflicts_all_the_time, NULL, false, 0),

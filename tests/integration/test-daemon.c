@@ -379,6 +379,27 @@ static void reloading_the_driver_keeps_the_pcrs(void)
     vm_destroy(&v);
 }
 
+static void a_guest_cannot_make_a_detach_look_like_its_end(void)
+{
+    struct vm v;
+
+    vm_boot(&v, 5, UUID_A);
+    extend(&v, 7, "boot");
+    /* As a destroy leaves it, when the daemon comes to look: but this frontend the guest removed,
+     * which saw the toolstack's detach first. */
+    fx_store_hold(H.m, H.be_domid, true);
+    assert_int_equal(fx_vtpm_remove_begin(H.m, &v.dev, FX_DETACH), 0);
+    assert_int_equal(fx_guest_remove(v.g, "device/vtpm/0"), 0);
+    fx_store_hold(H.m, H.be_domid, false);
+    assert_int_equal(fx_vtpm_wait(H.m, &v.dev, XenbusStateClosed, SOON), 0);
+    assert_int_equal(fx_vtpm_vanish(H.m, &v.dev), 0);
+    fx_frontend_free(v.f);
+    assert_int_equal(fx_vtpm_create(H.m, &v.dev), 0);
+    vm_probe(&v);
+    assert_pcr(&v, 7, "boot", 1);
+    vm_destroy(&v);
+}
+
 /* ------------------------------------------------------------------ crashes */
 
 static void a_killed_backend_costs_the_guest_nothing(void)
@@ -891,6 +912,7 @@ int main(int argc, char **argv)
         MOCK(a_saved_guest_finds_its_tpm_as_it_was),
         MOCK(saves_and_kills_mix),
         MOCK(reloading_the_driver_keeps_the_pcrs),
+        MOCK(a_guest_cannot_make_a_detach_look_like_its_end),
         MOCK(a_killed_backend_costs_the_guest_nothing),
         MOCK(a_backend_killed_at_any_call_executes_exactly_once),
         MOCK(a_killed_daemon_finds_its_backends),

@@ -165,6 +165,13 @@ static void the_actions_that_xen_counts_on_are_there(void **state)
                      XLV_ACT_RELEASE | XLV_ACT_ARM_DEADLINE);
     assert_int_equal(actions_of(XLV_DEVICE_ENDING_HOLD, XLV_EVENT_DEADLINE),
                      XLV_ACT_STATE_CLOSED | XLV_ACT_REMOVE_LEAF);
+    /* told to stop by a guest's close; a toolstack that waits has less patience */
+    assert_int_equal(actions_of(XLV_DEVICE_CLOSING, XLV_SEE_END), XLV_ACT_STOP);
+    assert_int_equal(actions_of(XLV_DEVICE_CLOSING, XLV_SEE_END_CLOSED), XLV_ACT_STOP);
+    assert_int_equal(actions_of(XLV_DEVICE_REPLACING, XLV_SEE_END),
+                     XLV_ACT_STOP | XLV_ACT_STATE_CLOSING);
+    assert_int_equal(actions_of(XLV_DEVICE_REPLACING, XLV_SEE_END_CLOSED),
+                     XLV_ACT_STOP | XLV_ACT_STATE_CLOSING);
     /* a re-probe or resume without any handshake */
     assert_int_equal(actions_of(XLV_DEVICE_SERVING, XLV_SEE_NEW_RING), XLV_ACT_STOP);
     assert_int_equal(actions_of(XLV_DEVICE_REPLACING, XLV_EVENT_EXIT), XLV_ACT_ARM_RETRY);

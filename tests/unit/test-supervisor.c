@@ -369,6 +369,18 @@ static void one_that_does_not_stop_is_killed(void **state)
     assert_true(noted("stop"));
 }
 
+static void told_to_stop_again_it_may_have_less_time_but_never_more(void **state)
+{
+    (void)state;
+    mode("deaf\n");
+    start();
+    turn_until(&seen.ready, 1);
+    xlv_child_stop(seen.child, XLV_STOP_FRONTEND_CLOSED, 3600 * 1000000ull);
+    xlv_child_stop(seen.child, XLV_STOP_DOMAIN_END, 200 * 1000);
+    xlv_child_stop(seen.child, XLV_STOP_DOMAIN_END, 3600 * 1000000ull);
+    ends_as(XLV_CHILD_STOPPED);
+}
+
 static void one_that_says_goodbye_and_stays_is_killed(void **state)
 {
     (void)state;
@@ -751,6 +763,7 @@ int main(void)
         with_loop(garbage_is_answered_with_a_kill),
         with_loop(one_of_another_build_is_no_fault_of_the_instance),
         with_loop(one_that_does_not_stop_is_killed),
+        with_loop(told_to_stop_again_it_may_have_less_time_but_never_more),
         with_loop(one_that_says_goodbye_and_stays_is_killed),
         with_loop(one_that_stops_without_goodbye_is_not_clean),
         with_loop(one_that_hangs_up_and_stays_is_killed),

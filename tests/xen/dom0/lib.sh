@@ -52,17 +52,19 @@ wait_for() {
 
 # ---- guests -----------------------------------------------------------------
 
-# guest_config NAME VTPM [LINE…] - an empty VTPM: a guest with no vtpm line
+# guest_config NAME VTPM [LINE…] - VTPM: the entries of its vtpm line, with blanks
+# between them; none: a guest with no such line. $guest_type: pv or pvh.
+guest_type=pv
 guest_config() {
     local name=$1 vtpm=$2
     shift 2
     mkdir -p "$guests/$name"
     {
-        printf 'name = "%s"\ntype = "pv"\nmemory = 256\nvcpus = 1\n' "$name"
+        printf 'name = "%s"\ntype = "%s"\nmemory = 256\nvcpus = 1\n' "$name" "$guest_type"
         printf 'kernel = "/srv/guest/vmlinux"\nramdisk = "%s/guest.cpio"\n' "$state"
         printf 'extra = "console=hvc0 loglevel=5 panic=2"\n'
         printf 'on_reboot = "restart"\non_crash = "destroy"\n'
-        [[ -z $vtpm ]] || printf "vtpm = [ '%s' ]\n" "$vtpm"
+        [[ -z $vtpm ]] || printf "vtpm = [ '%s' ]\n" "${vtpm// /"', '"}"
         [[ $# -eq 0 ]] || printf '%s\n' "$@"
     } >"$guests/$name/cfg"
     cp "$guests/$name/cfg" "$logs/$name.cfg"
@@ -189,6 +191,26 @@ xs() { xenstore-read "$1" 2>/dev/null; }
 # libxl leaves empty directories of its own above a device's.
 xs_gone() { ! xenstore-ls "$1" 2>/dev/null | grep -q state; }
 
+# vtpm_states DOMID DEVID - of frontend and backend, as in 4/4
+vtpm_states() {
+    printf '%s/%s' "$(xs "/local/domain/$1/device/vtpm/$2/state")" "$(xs "$(vtpm_backend "$1" "$2")/state")"
+}
+vtpm_states_are() { [[ $(vtpm_states "$1" "$2") == "$3" ]]; }
+
+# vtpm_removal DOMID DEVID - until libxl begins to remove that device, then until
+# it is gone; how long that took is in $removal_seconds.
+vtpm_removal() {
+    local start backend
+    backend=$(vtpm_backend "$1" "$2")
+    wait_for 90 vtpm_offline "$backend"
+    start=$(now)
+    wait_for 30 vtpm_removed "$backend"
+    removal_seconds=$(since "$start")
+    log "device $2 of domain $1 was removed in $removal_seconds s"
+}
+vtpm_offline() { [[ $(xs "$1/online") != 1 ]]; }
+vtpm_removed() { ! xenstore-read "$1/state"; }
+
 # ---- the daemon -------------------------------------------------------------
 
 daemon_log=$logs/xl-vtpmd.log
@@ -246,6 +268,37 @@ daemon_ended() { ! daemon_alive; }
 # daemon_log_since MARK / daemon_log_mark - only what came since then
 daemon_log_mark() { stat -c %s "$daemon_log" 2>/dev/null || echo 0; }
 daemon_log_since() { tail -c "+$(($1 + 1))" "$daemon_log"; }
+
+# vtpm_remains [N] - what there is, a word each, beside N served devices; with no N,
+# beside no guest at all. How many files the daemon has open with nothing to serve,
+# the first call finds out.
+vtpm_remains() {
+    local n=${1:-0} count fds listeners
+    mapfile -t listeners < <(compgen -G '/run/xl-vtpm/backend/*')
+    count=$(find /proc -mindepth 2 -maxdepth 2 -name exe -lname '*/vtpm-backend*' 2>/dev/null | wc -l)
+    [[ $count -eq $n ]] || printf 'processes:%s ' "$count"
+    [[ ${#listeners[@]} -eq $n ]] || printf 'listeners:%s ' "${listeners[*]}"
+    # A device that is served has its socket and its process.
+    fds=(/proc/"$(daemon_pid)"/fd/*)
+    count=$((${#fds[@]} - 2 * n))
+    [[ -e $logs/daemon-fds ]] || printf '%s\n' "$count" >"$logs/daemon-fds"
+    [[ $count -eq $(<"$logs/daemon-fds") ]] || printf 'files:%s ' "$count"
+    if [[ $# -eq 0 ]]; then
+        xs_gone /local/domain/0/backend/vtpm || printf 'nodes '
+        # From the hypervisor: a page of it still mapped keeps a dead domain there.
+        [[ $(xl list | wc -l) -eq 2 ]] || printf 'domains '
+    fi
+}
+
+# leaves_nothing WHEN [N] - the check of that; what needs longer than 3 s is late
+leaves_nothing() {
+    local end=$((SECONDS + 4)) remains
+    while remains=$(vtpm_remains "${@:2}"); do
+        [[ -n $remains && $SECONDS -lt $end ]] || break
+    done
+    is "$1: no more processes, listeners, files, nodes, domains than ${2:-no} devices need" \
+        "$remains" ""
+}
 
 # What must not be in its log when nothing is wrong. The system of 2009 greeted
 # every new TPM with "Failed to load NVM", and taught people not to read logs.
