@@ -85,12 +85,24 @@ static int descriptors(void)
     return entries(path);
 }
 
+static bool has_no_entry(void *arg)
+{
+    return entries(arg) == 0;
+}
+
+/* The daemon learns of a process's end a little later than we do. */
 static void assert_nothing_left(const char *folder)
 {
     char path[160];
 
     snprintf(path, sizeof(path), "%s/run/%s", H.dir, folder);
+    fx_wait(has_no_entry, path, SOON);
     assert_int_equal(entries(path), 0);
+}
+
+static bool has_so_many(void *arg)
+{
+    return descriptors() == *(int *)arg;
 }
 
 /* ------------------------------------------------------------------ a crowd's life */
@@ -214,12 +226,14 @@ static void the_work_for_a_device_does_not_grow_with_the_crowd(void)
     int before;
 
     a_whole_life(1);                     /* what the daemon opens once is open */
+    assert_nothing_left("backend");
     before = descriptors();
     few = a_whole_life(FEW);
     some = a_whole_life(SOME);
     many = a_whole_life(MANY);
     assert_true(some < 1.5 * few);
     assert_true(many < 1.5 * few);
+    fx_wait(has_so_many, &before, SOON);
     assert_int_equal(descriptors(), before);
     assert_nothing_left("backend");
     assert_nothing_left("journal");
