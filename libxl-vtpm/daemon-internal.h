@@ -37,7 +37,7 @@ struct device {
     struct xlv_daemon *daemon;
     uint32_t domid, devid;
     struct device *next, *previous;       /* all */
-    struct device *dirty_next;
+    struct device *dirty_next, *dirty_previous;
     bool dirty, look;
     bool seen; /* view is of some look */
 
@@ -107,8 +107,11 @@ struct xlv_daemon {
     struct device *devices;
     unsigned count;
     struct device *dirty_first, *dirty_last;
+    uint32_t devid_most; /* ever seen: domains with more than one device are few */
     sd_event_source *work, *sweep;
-    uint64_t sweep_at;
+    struct device *sweep_next; /* the next to be asked for; NULL: no round is under way */
+    uint64_t sweep_at_us;      /* not before */
+    bool sweep_again, rescan_wanted;
     bool adopted, connected_once, told_ready;
 
     struct xlv_calls calls;

@@ -29,7 +29,10 @@
 
 #define WATCHES_PER_TURN 256
 #define DEVICES_PER_TURN 32
+
+/* After a domain's death its device is searched for: so many questions to xenstore, this often. */
 #define SWEEP_PER_TURN 8
+#define SWEEP_TURN_US (10 * 1000ull)
 
 #define TOKEN_ROOT "root"
 #define TOKEN_RELEASE "release"
@@ -95,12 +98,30 @@ void xlv_dev_mark(struct device *d, bool look)
         return;
     d->dirty = true;
     d->dirty_next = NULL;
+    d->dirty_previous = m->dirty_last;
     if (m->dirty_last)
         m->dirty_last->dirty_next = d;
     else
         m->dirty_first = d;
     m->dirty_last = d;
     (void)sd_event_source_set_enabled(m->work, SD_EVENT_ON);
+}
+
+static void unmark(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+
+    if (!d->dirty)
+        return;
+    d->dirty = false;
+    if (d->dirty_next)
+        d->dirty_next->dirty_previous = d->dirty_previous;
+    else
+        m->dirty_last = d->dirty_previous;
+    if (d->dirty_previous)
+        d->dirty_previous->dirty_next = d->dirty_next;
+    else
+        m->dirty_first = d->dirty_next;
 }
 
 static int on_work(sd_event_source *source, void *opaque)
@@ -110,10 +131,7 @@ static int on_work(sd_event_source *source, void *opaque)
     for (int i = 0; i < DEVICES_PER_TURN && m->dirty_first; i++) {
         struct device *d = m->dirty_first;
 
-        m->dirty_first = d->dirty_next;
-        if (!m->dirty_first)
-            m->dirty_last = NULL;
-        d->dirty = false;
+        unmark(d);
         xlv_dev_run(d);
     }
     if (!m->dirty_first) {
@@ -202,6 +220,8 @@ struct device *xlv_dev_new(struct xlv_daemon *m, uint32_t domid, uint32_t devid)
         d->next->previous = d;
     m->devices = d;
     m->count++;
+    if (devid > m->devid_most)
+        m->devid_most = devid;
     return d;
 }
 
@@ -215,17 +235,9 @@ void xlv_dev_free(struct device *d)
     sd_event_source_disable_unref(d->write_timer);
     sd_event_source_disable_unref(d->timer);
     sd_event_source_disable_unref(d->look_timer);
-    if (d->dirty) {
-        struct device **p = &m->dirty_first, *last = NULL;
-
-        while (*p != d) {
-            last = *p;
-            p = &(*p)->dirty_next;
-        }
-        *p = d->dirty_next;
-        if (m->dirty_last == d)
-            m->dirty_last = last;
-    }
+    unmark(d);
+    if (m->sweep_next == d)
+        m->sweep_next = d->next;
     if (d->next)
         d->next->previous = d->previous;
     if (d->previous)
@@ -283,7 +295,7 @@ static void rescan_domain(struct xlv_daemon *m, uint32_t domid)
     unsigned count;
     int rc;
 
-    for (uint32_t devid = 0; devid <= XLV_DEVID_MAX; devid++) {
+    for (uint32_t devid = 0; devid <= m->devid_most; devid++) {
         struct device *d = xlv_daemon_find(m, domid, devid);
 
         if (d)
@@ -312,6 +324,7 @@ static void rescan(struct xlv_daemon *m)
     unsigned count;
     int rc;
 
+    m->rescan_wanted = false;
     for (struct device *d = m->devices; d; d = d->next) {
         xlv_dev_watch(d);
         xlv_dev_mark(d, true);
@@ -335,27 +348,48 @@ static void rescan(struct xlv_daemon *m)
     free(names);
 }
 
-/* Domains die without their nodes going (a toolstack that was killed half way): their
- * pages must be let go. Asked a few at a time, for nobody waits for this. */
-static int on_sweep(sd_event_source *source, void *opaque)
+/*
+ * Domains die without their nodes going (a toolstack that was killed half way): their
+ * pages must be let go. @releaseDomain does not say which domain it was, so all are
+ * asked for, a few at a time; deaths that come meanwhile share one more round. So a host
+ * on which everything shuts down costs questions by the clock, not by the square.
+ */
+static int on_sweep(sd_event_source *source, uint64_t usec, void *opaque)
 {
     struct xlv_daemon *m = opaque;
-    struct device *d = m->devices;
 
-    /* newest first in the list, so keys are no order; the position is a count */
-    for (uint64_t i = 0; d && i < m->sweep_at; i++)
-        d = d->next;
-    for (int i = 0; i < SWEEP_PER_TURN && d && m->xs; i++, d = d->next) {
-        m->sweep_at++;
+    (void)source;
+    (void)usec;
+    for (int i = 0; i < SWEEP_PER_TURN && m->sweep_next && m->xs; i++) {
+        struct device *d = m->sweep_next;
+
+        m->sweep_next = d->next;
         if (!d->view.domain_dead && !xlv_xenstore_domain_exists(m->xs, d->domid)) {
             d->view.domain_dead = true;
             xlv_log_about(&d->subject, XLV_LOG_NOTICE, "domain %s is dead", xlv_dev_domain(d));
             xlv_dev_mark(d, true);
         }
     }
-    if (!d || !m->xs)
-        (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    m->sweep_at_us = xlv_daemon_now(m) + SWEEP_TURN_US;
+    if (!m->sweep_next && m->sweep_again) {
+        m->sweep_again = false;
+        m->sweep_next = m->devices;
+    }
+    if (m->sweep_next && m->xs)
+        xlv_daemon_arm(m, &m->sweep, SWEEP_TURN_US, on_sweep, m);
     return 0;
+}
+
+static void sweep(struct xlv_daemon *m)
+{
+    uint64_t now = xlv_daemon_now(m);
+
+    if (m->sweep_next) {
+        m->sweep_again = true;
+        return;
+    }
+    m->sweep_next = m->devices;
+    xlv_daemon_arm(m, &m->sweep, m->sweep_at_us > now ? m->sweep_at_us - now : 0, on_sweep, m);
 }
 
 /* --- xenstore's connection --- */
@@ -367,13 +401,12 @@ static void on_watch(struct xlv_daemon *m, const struct xlv_xs_event *event)
     size_t n = strlen(m->root);
 
     if (!strcmp(event->token, TOKEN_RELEASE)) {
-        m->sweep_at = 0;
-        (void)sd_event_source_set_enabled(m->sweep, SD_EVENT_ON);
+        sweep(m);
         return;
     }
     if (!strcmp(event->token, TOKEN_ROOT)) {
         if (strncmp(event->path, m->root, n) || event->path[n] != '/') {
-            rescan(m);
+            m->rescan_wanted = true;
             return;
         }
         if (xlv_parse_device_path(event->path + n + 1, &domid, &devid))
@@ -406,6 +439,9 @@ static void take_watches(struct xlv_daemon *m)
         on_watch(m, &event);
         free(event.block);
     }
+    /* once, however often it was asked for */
+    if (m->rescan_wanted)
+        rescan(m);
     if (!m->xs)
         return;
     if (rc == XLV_E_GONE)
@@ -457,6 +493,9 @@ void xlv_daemon_lost(struct xlv_daemon *m)
     xlv_daemon_disarm(m->heartbeat);
     xlv_xenstore_close(m->xs);
     m->xs = NULL;
+    /* the new connection's watches fire at once, and everything is looked at again */
+    m->sweep_next = NULL;
+    m->sweep_again = false;
     for (struct device *d = m->devices; d; d = d->next)
         d->watched = false;
     reconnect_later(m);
@@ -734,12 +773,6 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
     rc = sd_event_add_defer(m->event, &m->work, on_work, m);
     if (rc >= 0)
         rc = sd_event_source_set_enabled(m->work, SD_EVENT_OFF);
-    if (rc >= 0)
-        rc = sd_event_add_defer(m->event, &m->sweep, on_sweep, m);
-    if (rc >= 0)
-        rc = sd_event_source_set_enabled(m->sweep, SD_EVENT_OFF);
-    if (rc >= 0)
-        rc = sd_event_source_set_priority(m->sweep, SD_EVENT_PRIORITY_IDLE);
     if (rc < 0) {
         xlv_fail(e, rc, "cannot set up the event loop: %s", strerror(-rc));
         goto fail;

@@ -3,7 +3,8 @@
  * xl-vtpm: the administrator's command. A table of commands, one place that
  * parses options, and a printer for people beside --json, which prints what
  * the control protocol gave. All knowledge is the daemon's or the registry's;
- * recover and rekey work on the states themselves, each in a room of its own.
+ * recover and rekey work on the states themselves, doctor looks at the host, each
+ * in a room of its own.
  */
 #include "config.h"
 
@@ -24,6 +25,7 @@
 #include "common/uuid.h"
 #include "libxl-vtpm/check.h"
 #include "libxl-vtpm/client.h"
+#include "libxl-vtpm/doctor.h"
 #include "libxl-vtpm/recover.h"
 #include "libxl-vtpm/rekey.h"
 #include "libxl-vtpm/settings.h"
@@ -508,6 +510,52 @@ static int run_status(struct run *run, struct json_object **result)
     return 0;
 }
 
+static void print_doctor(struct json_object *report)
+{
+    struct json_object *checks = member(report, "checks");
+    unsigned warnings = 0, problems = 0;
+
+    for (size_t i = 0; i < json_object_array_length(checks); i++) {
+        struct json_object *check = json_object_array_get_idx(checks, i);
+        const char *result = text_of(check, "result", "?"), *advice = text_of(check, "advice", "");
+
+        warnings += !strcmp(result, "warning");
+        problems += !strcmp(result, "problem");
+        printf("%-8s ", result);
+        print_text(text_of(check, "check", "?"));
+        fputs(": ", stdout);
+        print_text(text_of(check, "text", "?"));
+        putchar('\n');
+        if (advice[0]) {
+            fputs("         ", stdout);
+            print_text(advice);
+            putchar('\n');
+        }
+    }
+    if (warnings || problems)
+        printf("problems: %u, warnings: %u\n", problems, warnings);
+    else
+        puts("nothing is wrong");
+}
+
+/* The verdict is the exit code; the report is printed whatever it is. */
+static int run_doctor(struct run *run, struct json_object **result)
+{
+    struct xlv_doctor what = { .config = run->config, .root = "" };
+    enum xlv_doctor_result worst;
+    int rc = xlv_doctor(&what, &worst, result, &run->e);
+
+    if (rc)
+        return rc;
+    if (run->json)
+        print_json(*result);
+    else
+        print_doctor(*result);
+    json_object_put(*result);
+    *result = NULL;
+    return worst == XLV_DOCTOR_PROBLEM ? XLV_E_CORRUPT : 0;
+}
+
 static void print_slot(struct json_object *slot)
 {
     char name[16], text[256];
@@ -710,28 +758,29 @@ static const struct command {
     const char *name;
     int min, max; /* arguments */
     unsigned takes;
-    bool needs_daemon;
+    enum { ANY, DAEMON, NEITHER } needs; /* NEITHER: settings and client are its own affair */
     int (*run)(struct run *run, struct json_object **result);
     const char *synopsis, *help;
 } commands[] = {
-    { "list", 0, 0, 0, false, run_list, "", "the instances of this host" },
-    { "show", 1, 1, 0, false, run_show, "UUID|NUMBER", "one instance in full" },
-    { "create", 0, 1, FOR_CREATE, false, run_create,
+    { "list", 0, 0, 0, ANY, run_list, "", "the instances of this host" },
+    { "show", 1, 1, 0, ANY, run_show, "UUID|NUMBER", "one instance in full" },
+    { "create", 0, 1, FOR_CREATE, ANY, run_create,
       "[--tpm-version 1.2|2.0] [--label TEXT] [UUID]",
       "an instance ahead of its first use; prints its uuid" },
-    { "bind", 2, 2, FOR_DEVICE, false, run_bind, "[--devid N] DOMAIN UUID|NUMBER",
+    { "bind", 2, 2, FOR_DEVICE, ANY, run_bind, "[--devid N] DOMAIN UUID|NUMBER",
       "this domain's device gets that TPM where its line names none that is known" },
-    { "unbind", 1, 1, FOR_DEVICE, false, run_unbind, "[--devid N] DOMAIN", "undo a binding" },
-    { "release", 1, 1, 0, false, run_release, "UUID|NUMBER", "out of quarantine" },
-    { "accept", 1, 1, FOR_ACCEPT, false, run_accept, "[--reset|--kept] UUID|NUMBER",
+    { "unbind", 1, 1, FOR_DEVICE, ANY, run_unbind, "[--devid N] DOMAIN", "undo a binding" },
+    { "release", 1, 1, 0, ANY, run_release, "UUID|NUMBER", "out of quarantine" },
+    { "accept", 1, 1, FOR_ACCEPT, ANY, run_accept, "[--reset|--kept] UUID|NUMBER",
       "what the next restored domain gets, though its save is not the latest" },
-    { "recover", 1, 1, FOR_RECOVER, false, run_recover,
+    { "recover", 1, 1, FOR_RECOVER, ANY, run_recover,
       "[--use-slot 0|1] [--yes] [--release] UUID|NUMBER",
       "what can be read of a state; choose what to go on with" },
-    { "rekey", 0, 0, 0, false, run_rekey, "", "change the master key" },
-    { "check", 1, 1, 0, false, run_check, "FILE",
+    { "rekey", 0, 0, 0, ANY, run_rekey, "", "change the master key" },
+    { "check", 1, 1, 0, ANY, run_check, "FILE",
       "what each vtpm entry of a domain's configuration will get" },
-    { "status", 0, 0, 0, true, run_status, "", "how the daemon is" },
+    { "status", 0, 0, 0, DAEMON, run_status, "", "how the daemon is" },
+    { "doctor", 0, 0, 0, NEITHER, run_doctor, "", "what is wrong on this host, and what to do" },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
@@ -774,17 +823,20 @@ static int carry_out(const struct command *command, struct run *run)
 {
     struct json_object *result = NULL;
     struct xlv_settings settings;
-    int rc = xlv_settings_load(&settings, run->config, &run->e);
+    int rc;
 
+    /* what the rooms below log about a state is in the reports */
+    xlv_log_set_level(run->verbose ? XLV_LOG_INFO : XLV_LOG_ERROR);
+    if (command->needs == NEITHER)
+        return command->run(run, &result);
+    rc = xlv_settings_load(&settings, run->config, &run->e);
     if (rc)
         return rc;
     run->settings = &settings;
-    /* what the rooms below log about a state is in the reports */
-    xlv_log_set_level(run->verbose ? XLV_LOG_INFO : XLV_LOG_ERROR);
     rc = xlv_client_new(&run->client, &settings,
-                        command->needs_daemon ? XLV_CLIENT_DAEMON
-                        : run->offline        ? XLV_CLIENT_OFFLINE
-                                              : XLV_CLIENT_EITHER,
+                        command->needs == DAEMON ? XLV_CLIENT_DAEMON
+                        : run->offline           ? XLV_CLIENT_OFFLINE
+                                                 : XLV_CLIENT_EITHER,
                         &run->e);
     if (!rc && run->verbose)
         fprintf(stderr, "xl-vtpm: %s %s\n",
@@ -887,7 +939,7 @@ int main(int argc, char **argv)
         return usage("--reset and --kept exclude each other");
     if (run.use_slot && strcmp(run.use_slot, "0") && strcmp(run.use_slot, "1"))
         return usage("--use-slot %s: there are slots 0 and 1", run.use_slot);
-    if (run.offline && command->needs_daemon)
+    if (run.offline && command->needs != ANY)
         return usage("%s cannot be answered --offline", command->name);
 
     rc = carry_out(command, &run);

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -116,6 +117,18 @@ static int block_signals(void)
     return pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+/* Three descriptors for each device soon pass 1024, the usual limit, which is there for the
+ * sake of programs that call select(). */
+static void lift_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *info, void *opaque)
 {
     (void)source;
@@ -213,6 +226,7 @@ int main(int argc, char **argv)
         xlv_log_set_sink(journal_sink);
     /* nothing that we make is for others */
     umask(077);
+    lift_file_limit();
     rc = xlv_settings_load(&settings, path, &e);
     if (rc) {
         xlv_log(XLV_LOG_ERROR, "%s", e.text[0] ? e.text : xlv_strerror(rc));

@@ -9,21 +9,23 @@
  * xsd_port and xsd_kva. Writes one line to stdout when it serves. Ends when its stdin does: a test
  * that died takes its machine along.
  *
- * One thread, one poll loop. A request is only looked at after all hang-ups known at that time:
- * a process that was waited for has released what it held, as with a kernel.
+ * One thread, one epoll loop, whose cost does not depend on how many are connected. A request is
+ * only looked at after all hang-ups known at that time: a process that was waited for has released
+ * what it held, as with a kernel.
  */
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -35,7 +37,8 @@
 #include "store.h"
 #include "wire.h"
 
-#define MAX_CONNS 512
+#define MAX_CONNS 8192
+#define EVENTS    64
 
 enum kind { NONE, HV_LISTEN, HV, STORE_LISTEN, STORE };
 
@@ -46,7 +49,10 @@ static struct conn {
     uint64_t attached;               /* HV: or the one its calls are for */
     struct store_conn *store;
     uint32_t domid;
+    bool blocked;                    /* STORE: more to send than the socket takes */
 } conns[MAX_CONNS];
+static int nconns;                   /* none at or above this one */
+static int input, hangups;           /* epoll: what to do, and only who went away */
 static const char *dir;
 static struct store *store;
 static bool refuse[FX_NDOM];         /* STORE_DROP: connections are cut at once */
@@ -57,11 +63,39 @@ static void die(const char *what)
     exit(1);
 }
 
+/* Says whose event it is, also when the place was taken by another since. */
+static uint64_t tag(const struct conn *c)
+{
+    return (uint64_t)(c - conns) << 32 | (uint32_t)c->fd;
+}
+
+static struct conn *tagged(uint64_t t)
+{
+    struct conn *c = &conns[t >> 32];
+
+    return c->kind != NONE && c->fd == (int)(uint32_t)t ? c : NULL;
+}
+
+static void want(struct conn *c, int op)
+{
+    struct epoll_event e = { .events = EPOLLIN | (c->blocked ? EPOLLOUT : 0u),
+                             .data.u64 = tag(c) };
+
+    if (epoll_ctl(input, op, c->fd, &e) < 0)
+        die("epoll");
+    e.events = 0;
+    if (op == EPOLL_CTL_ADD && epoll_ctl(hangups, op, c->fd, &e) < 0)
+        die("epoll");
+}
+
 static struct conn *add(enum kind kind, int fd, uint32_t domid)
 {
     for (int i = 0; i < MAX_CONNS; i++)
         if (conns[i].kind == NONE) {
             conns[i] = (struct conn){ .kind = kind, .fd = fd, .domid = domid };
+            if (i >= nconns)
+                nconns = i + 1;
+            want(&conns[i], EPOLL_CTL_ADD);
             return &conns[i];
         }
     errno = EMFILE;
@@ -124,7 +158,7 @@ static void introduced(void *arg, uint32_t domid)
 /* Not freed here: we may be inside one of its own requests. The loop sees the shutdown. */
 static void cut(uint32_t domid)
 {
-    for (int i = 0; i < MAX_CONNS; i++)
+    for (int i = 0; i < nconns; i++)
         if (conns[i].kind == STORE && (domid == FX_STORE_ANY || conns[i].domid == domid))
             shutdown(conns[i].fd, SHUT_RDWR);
 }
@@ -135,7 +169,7 @@ static void released(void *arg, uint32_t domid)
 
     (void)arg;
     cut(domid);
-    for (int i = 0; i < MAX_CONNS; i++)
+    for (int i = 0; i < nconns; i++)
         if (conns[i].kind == STORE_LISTEN && conns[i].domid == domid)
             drop(&conns[i]);
     store_path(name, sizeof(name), domid);
@@ -152,14 +186,18 @@ static void flush_store(struct conn *c)
         ssize_t n = send(c->fd, p, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n < 0)
-            return;
+            break;
         store_sent(c->store, (size_t)n);
+    }
+    if (!p == c->blocked) {
+        c->blocked = p != NULL;
+        want(c, EPOLL_CTL_MOD);
     }
 }
 
 static void flush_all(void)
 {
-    for (int i = 0; i < MAX_CONNS; i++)
+    for (int i = 0; i < nconns; i++)
         if (conns[i].kind == STORE)
             flush_store(&conns[i]);
 }
@@ -291,6 +329,11 @@ static void control(struct fx_msg *m, int *fds, size_t *n)
         if (!m->err)
             store_quota(store, m->a, m->b);
         break;
+    case FX_OP_STORE_REQUESTS:
+        m->err = need_store();
+        if (!m->err)
+            m->a = store_requests(store, m->a);
+        break;
     case FX_OP_STORE_STATS:
         m->err = need_store();
         if (!m->err)
@@ -394,24 +437,29 @@ static bool hv_input(struct conn *c)
 /* Looks at every connection whose other end is gone, first at what it still wanted. */
 static void bury_the_dead(void)
 {
-    for (int i = 0; i < MAX_CONNS; i++) {
-        struct pollfd p = { .fd = conns[i].fd, .events = 0 };
+    struct epoll_event e[EVENTS];
+    int n;
 
-        if ((conns[i].kind != HV && conns[i].kind != STORE) || poll(&p, 1, 0) != 1 ||
-            !(p.revents & (POLLHUP | POLLERR)))
-            continue;
-        if (conns[i].kind == STORE)
-            while (conns[i].kind == STORE && conns[i].fd == p.fd)
-                store_input(&conns[i]);
-        else
-            while (conns[i].kind == HV && conns[i].fd == p.fd && hv_input(&conns[i]))
-                ;
-    }
+    while ((n = epoll_wait(hangups, e, EVENTS, 0)) > 0)
+        for (int i = 0; i < n; i++) {
+            struct conn *c = tagged(e[i].data.u64);
+
+            if (!c)
+                continue;
+            if (c->kind == STORE)
+                while (tagged(e[i].data.u64) == c)
+                    store_input(c);
+            else
+                while (tagged(e[i].data.u64) == c && hv_input(c))
+                    ;
+        }
 }
 
 static void accept_on(struct conn *l)
 {
     int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+    struct ucred who = { 0 };
+    socklen_t len = sizeof(who);
     struct conn *c;
 
     if (fd < 0)
@@ -421,8 +469,10 @@ static void accept_on(struct conn *l)
         return;
     }
     c = add(l->kind == HV_LISTEN ? HV : STORE, fd, l->domid);
-    if (c->kind == STORE)
-        c->store = store_connect(store, c->domid);
+    if (c->kind == STORE) {
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len);
+        c->store = store_connect(store, c->domid, (uint32_t)who.pid);
+    }
 }
 
 static void make_file(const char *name, const void *data, size_t len, off_t size)
@@ -439,8 +489,9 @@ static void make_file(const char *name, const void *data, size_t len, off_t size
 
 int main(int argc, char **argv)
 {
-    static struct pollfd p[MAX_CONNS + 1];
-    static int who[MAX_CONNS + 1];
+    struct epoll_event e[EVENTS], end = { .events = EPOLLIN, .data.u64 = UINT64_MAX };
+    struct rlimit files;
+    bool serving = true;
 
     dir = getenv(FX_DIR_ENV);
     if (!dir || argc > 2 || (argc == 2 && strcmp(argv[1], "--no-store"))) {
@@ -448,6 +499,14 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    input = epoll_create1(EPOLL_CLOEXEC);
+    hangups = epoll_create1(EPOLL_CLOEXEC);
+    if (input < 0 || hangups < 0 || epoll_ctl(input, EPOLL_CTL_ADD, STDIN_FILENO, &end) < 0)
+        die("epoll");
     hv_init();
     make_file("faults", NULL, 0, sizeof(struct fx_fault_table));
     make_file("xsd_port", "1", 1, 1);
@@ -461,29 +520,15 @@ int main(int argc, char **argv)
     }
     if (write(STDOUT_FILENO, "ready\n", 6) != 6)
         die("stdout");
-    for (;;) {
-        nfds_t n = 1;
+    while (serving) {
+        int n = epoll_wait(input, e, EVENTS, -1);
 
-        p[0] = (struct pollfd){ .fd = STDIN_FILENO, .events = POLLIN };
-        for (int i = 0; i < MAX_CONNS; i++) {
-            size_t len = 0;
+        for (int i = 0; i < n && serving; i++) {
+            uint64_t t = e[i].data.u64;
+            struct conn *c = t == UINT64_MAX ? NULL : tagged(t);
 
-            if (conns[i].kind == NONE)
-                continue;
-            if (conns[i].kind == STORE)
-                store_output(conns[i].store, &len);
-            who[n] = i;
-            p[n++] = (struct pollfd){ .fd = conns[i].fd,
-                                      .events = (short)(POLLIN | (len ? POLLOUT : 0)) };
-        }
-        if (poll(p, n, -1) < 0)
-            continue;
-        if (p[0].revents)
-            break;
-        for (nfds_t i = 1; i < n; i++) {
-            struct conn *c = &conns[who[i]];
-
-            if (!p[i].revents || c->fd != p[i].fd)
+            serving = t != UINT64_MAX;
+            if (!c)
                 continue;
             switch (c->kind) {
             case HV_LISTEN:
@@ -492,13 +537,13 @@ int main(int argc, char **argv)
                 break;
             case HV:
                 bury_the_dead();
-                if (c->kind == HV && c->fd == p[i].fd)
+                if (tagged(t) == c)
                     hv_input(c);
                 break;
             case STORE:
-                if (p[i].revents & POLLOUT)
+                if (e[i].events & EPOLLOUT)
                     flush_store(c);
-                if (p[i].revents & ~POLLOUT)
+                if (e[i].events & ~(uint32_t)EPOLLOUT)
                     store_input(c);
                 break;
             case NONE:

@@ -642,6 +642,16 @@ int fx_store_quota(struct fx_machine *m, enum fx_quota quota, uint32_t limit)
     return store_call(m, FX_OP_STORE_QUOTA, quota, limit);
 }
 
+int fx_store_requests(struct fx_machine *m, pid_t pid, uint32_t *out)
+{
+    struct fx_msg q = { .op = FX_OP_STORE_REQUESTS, .a = (uint32_t)pid };
+    int r = call(m, &q);
+
+    if (!r)
+        *out = q.a;
+    return r;
+}
+
 int fx_store_stats(struct fx_machine *m, uint32_t domid, struct fx_store_stats *out)
 {
     struct fx_msg q = { .op = FX_OP_STORE_STATS, .a = domid };

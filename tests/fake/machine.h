@@ -87,6 +87,8 @@ int fx_store_hold(struct fx_machine *m, uint32_t domid, bool hold);
 int fx_store_spurious(struct fx_machine *m, uint32_t domid);
 int fx_store_drop(struct fx_machine *m, uint32_t domid, bool refuse_new);
 int fx_store_quota(struct fx_machine *m, enum fx_quota quota, uint32_t limit);
+/* Requests that a process has made at the mock xenstore so far, over all its connections. */
+int fx_store_requests(struct fx_machine *m, pid_t pid, uint32_t *out);
 int fx_store_stats(struct fx_machine *m, uint32_t domid, struct fx_store_stats *out);
 
 /* Milliseconds of the monotonic clock. */

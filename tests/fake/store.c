@@ -7,6 +7,10 @@
  * of the tree in a transaction differs from the main one only by what the transaction's log
  * says, and committing is replaying that log on the main tree, which can only follow a check
  * that no node it touched has another generation there.
+ *
+ * Trees share what is equal: a node is counted by those that point to it, and who changes one
+ * that somebody else points to changes a copy (own()). So the snapshot of a transaction costs
+ * nothing, however many domains there are.
  */
 #include "config.h"
 
@@ -27,8 +31,9 @@ struct perms {
 };
 
 struct node {
+    uint32_t refs;                   /* parents and roots that point here */
     char *name;                      /* last part of the path */
-    struct node *parent, **child;
+    struct node **child;
     uint32_t nchild;
     char *data;
     uint32_t len;
@@ -78,6 +83,7 @@ struct store_conn {
     struct store_conn *next;
     struct store *store;
     uint32_t domid;
+    struct asker *asker;
     struct tx *txs;
     uint32_t next_tx;
     struct watch *watches;
@@ -86,6 +92,12 @@ struct store_conn {
     size_t in_len;
     bool hold;
     struct xsd_sockmsg hdr;          /* of the request in progress */
+};
+
+/* One process: its requests, over all its connections, are counted. */
+struct asker {
+    struct asker *next;
+    uint32_t pid, requests;
 };
 
 struct domain {
@@ -99,6 +111,7 @@ struct store {
     struct node *root;
     uint64_t gen;
     struct store_conn *conns;
+    struct asker *askers;
     struct domain dom[FX_NDOM];
     struct perms release_perms, introduce_perms;
     uint32_t quota[FX_QUOTA_COUNT];
@@ -148,28 +161,24 @@ static struct perms perms_owner(uint32_t id)
 
 /* ------------------------------------------------------------------ the tree */
 
-static struct node *node_new(struct node *parent, const char *name, size_t name_len)
+static struct node *node_new(const char *name, size_t name_len)
 {
     struct node *n = xzalloc(sizeof(*n));
 
+    n->refs = 1;
     n->name = xmalloc(name_len + 1);
     memcpy(n->name, name, name_len);
     n->name[name_len] = 0;
     n->data = xmalloc(1);
-    n->parent = parent;
-    if (parent) {
-        parent->child = realloc(parent->child, (parent->nchild + 1) * sizeof(*parent->child));
-        if (!parent->child)
-            abort();
-        parent->child[parent->nchild++] = n;
-    }
     return n;
 }
 
-static void node_free(struct node *n)
+static void node_put(struct node *n)
 {
+    if (--n->refs)
+        return;
     for (uint32_t i = 0; i < n->nchild; i++)
-        node_free(n->child[i]);
+        node_put(n->child[i]);
     free(n->child);
     free(n->name);
     free(n->data);
@@ -177,26 +186,56 @@ static void node_free(struct node *n)
     free(n);
 }
 
-static struct node *node_copy(const struct node *n, struct node *parent)
+static struct node *node_get(struct node *n)
 {
-    struct node *c = node_new(parent, n->name, strlen(n->name));
+    n->refs++;
+    return n;
+}
 
+/* The node a pointer of ours leads to, ours alone, so that it can be changed. */
+static struct node *own(struct node **at)
+{
+    struct node *n = *at, *c;
+
+    if (n->refs == 1)
+        return n;
+    c = node_new(n->name, strlen(n->name));
     free(c->data);
     c->data = xmemdup(n->data, n->len);
     c->len = n->len;
     c->perms = perms_copy(&n->perms);
     c->gen = n->gen;
+    c->child = xmemdup(n->child, n->nchild * sizeof(*n->child));
+    c->nchild = n->nchild;
     for (uint32_t i = 0; i < n->nchild; i++)
-        node_copy(n->child[i], c);
+        node_get(n->child[i]);
+    node_put(n);
+    *at = c;
     return c;
+}
+
+/* parent is ours. */
+static struct node *node_add(struct node *parent, const char *name, size_t name_len)
+{
+    parent->child = realloc(parent->child, (parent->nchild + 1) * sizeof(*parent->child));
+    if (!parent->child)
+        abort();
+    return parent->child[parent->nchild++] = node_new(name, name_len);
+}
+
+static struct node **child_at(const struct node *n, const char *name, size_t len)
+{
+    for (uint32_t i = 0; i < n->nchild; i++)
+        if (!strncmp(n->child[i]->name, name, len) && !n->child[i]->name[len])
+            return &n->child[i];
+    return NULL;
 }
 
 static struct node *node_child(const struct node *n, const char *name, size_t len)
 {
-    for (uint32_t i = 0; i < n->nchild; i++)
-        if (strlen(n->child[i]->name) == len && !memcmp(n->child[i]->name, name, len))
-            return n->child[i];
-    return NULL;
+    struct node **at = child_at(n, name, len);
+
+    return at ? *at : NULL;
 }
 
 /* path is valid and absolute. NULL if there is no such node. */
@@ -208,6 +247,22 @@ static struct node *node_find(struct node *root, const char *path)
         size_t len = strcspn(p, "/");
 
         n = node_child(n, p, len);
+        p += len;
+        if (*p == '/')
+            p++;
+    }
+    return n;
+}
+
+/* The same, to be changed: ours with all above it. The node must be there. */
+static struct node *node_own(struct node **root, const char *path)
+{
+    struct node *n = own(root);
+
+    for (const char *p = path + 1; *p;) {
+        size_t len = strcspn(p, "/");
+
+        n = own(child_at(n, p, len));
         p += len;
         if (*p == '/')
             p++;
@@ -271,9 +326,14 @@ static unsigned int perm_for(const struct store_conn *c, const struct perms *p)
 
 /* ------------------------------------------------------------------ transactions' books */
 
+static struct node **root_at(struct store_conn *c, struct tx *tx)
+{
+    return tx ? &tx->root : &c->store->root;
+}
+
 static struct node *root_of(struct store_conn *c, struct tx *tx)
 {
-    return tx ? tx->root : c->store->root;
+    return *root_at(c, tx);
 }
 
 static void touch(struct tx *tx, const char *path)
@@ -342,7 +402,7 @@ static void tx_free(struct store_conn *c, struct tx *tx)
         free(l->perms.p);
         free(l);
     }
-    node_free(tx->root);
+    node_put(tx->root);
     free(tx);
 }
 
@@ -434,10 +494,17 @@ static const char *seen_path(const struct watch *w, const char *path)
 static void fire(struct store *s, const char *path, const struct node *node, bool exact,
                  const struct perms *old)
 {
+    char up[XENSTORE_PAYLOAD_MAX];
+    const struct node *parent = NULL;
+
+    if (node && strcmp(path, "/")) {
+        parent_path(up, path);
+        parent = node_find(s->root, up);
+    }
     for (struct store_conn *c = s->conns; c; c = c->next) {
         bool ok = (old && (perm_for(c, old) & XS_PERM_READ)) ||
                   (node && (perm_for(c, &node->perms) & XS_PERM_READ)) ||
-                  (node && node->parent && (perm_for(c, &node->parent->perms) & XS_PERM_READ));
+                  (parent && (perm_for(c, &parent->perms) & XS_PERM_READ));
 
         if (!ok)
             continue;
@@ -543,14 +610,16 @@ static struct node *create(struct store_conn *c, struct tx *tx, const char *path
         errno = ENOSPC;
         return NULL;
     }
-    n = root_of(c, tx);
+    n = own(root_at(c, tx));
     for (const char *p = path + 1; *p;) {
         size_t l = strcspn(p, "/");
-        struct node *next = node_child(n, p, l);
+        struct node **at = child_at(n, p, l), *next;
 
-        if (!next) {
+        if (at) {
+            next = own(at);
+        } else {
             n->gen = ++s->gen;
-            next = node_new(n, p, l);
+            next = node_add(n, p, l);
             next->perms = perms_copy(&n->perms);
             if (unprivileged(c))
                 next->perms.p[0].id = c->domid;
@@ -586,6 +655,7 @@ static int op_write(struct store_conn *c, struct tx *tx, const char *path, const
                 tx->failed = true;
             return ENOSPC;
         }
+        n = node_own(root_at(c, tx), path);
         free(n->data);
         n->data = xmemdup(data, len);
         n->len = len;
@@ -620,10 +690,9 @@ static void touch_below(struct tx *tx, const char *path, const struct node *n)
     }
 }
 
-static void remove_node(struct store *s, struct node *n)
+/* parent is ours. */
+static void remove_child(struct store *s, struct node *parent, struct node *n)
 {
-    struct node *parent = n->parent;
-
     for (uint32_t i = 0; i < parent->nchild; i++)
         if (parent->child[i] == n) {
             memmove(&parent->child[i], &parent->child[i + 1],
@@ -632,7 +701,7 @@ static void remove_node(struct store *s, struct node *n)
             break;
         }
     parent->gen = ++s->gen;
-    node_free(n);
+    node_put(n);
 }
 
 static int op_rm(struct store_conn *c, struct tx *tx, const char *path)
@@ -660,12 +729,12 @@ static int op_rm(struct store_conn *c, struct tx *tx, const char *path)
     } else {
         fire_removed(c->store, path, n, true);
     }
-    remove_node(c->store, n);
+    remove_child(c->store, node_own(root_at(c, tx), up), n);
     return 0;
 }
 
 /* A dead domain's nodes go, with all below them, and what else it was allowed must not be its
- * successor's. */
+ * successor's. n is ours. */
 static void bury(struct store *s, const char *path, struct node *n, uint32_t domid)
 {
     char sub[XENSTORE_PAYLOAD_MAX];
@@ -678,12 +747,12 @@ static void bury(struct store *s, const char *path, struct node *n, uint32_t dom
             i--;
         }
     for (uint32_t i = 0; i < n->nchild; i++) {
-        struct node *c = n->child[i];
+        struct node *c = own(&n->child[i]);
 
         snprintf(sub, sizeof(sub), "%s/%s", path, c->name);
         if (c->perms.p[0].id == domid) {
             fire_removed(s, sub, c, true);
-            remove_node(s, c);
+            remove_child(s, n, c);
             i--;
         } else {
             bury(s, sub, c, domid);
@@ -703,6 +772,7 @@ static int op_perms(struct store_conn *c, struct tx *tx, const char *path, const
         return EPERM;
     if (entry_too_big(c, n, n->len, p->n))
         return ENOSPC;
+    n = node_own(root_at(c, tx), path);
     old = n->perms;
     n->perms = perms_copy(p);
     n->gen = ++c->store->gen;
@@ -1090,7 +1160,7 @@ static int do_transaction_start(struct request *r)
     do
         tx->id = ++c->next_tx;
     while (!tx->id || tx_find(c, tx->id));
-    tx->root = node_copy(c->store->root, NULL);
+    tx->root = node_get(c->store->root);
     tx->log_end = &tx->log;
     tx->next = c->txs;
     c->txs = tx;
@@ -1255,6 +1325,7 @@ static void handle(struct store_conn *c, char *body)
     uint32_t type = c->hdr.type;
     int err;
 
+    c->asker->requests++;
     if (type >= XS_TYPE_COUNT || !requests[type].func) {
         reply_error(c, ENOSYS);
         return;
@@ -1284,7 +1355,7 @@ struct store *store_new(const struct store_ops *ops, void *arg)
 
     s->ops = ops;
     s->arg = arg;
-    s->root = node_new(NULL, "", 0);
+    s->root = node_new("", 0);
     s->root->perms = perms_owner(0);
     s->root->gen = ++s->gen;
     s->release_perms = perms_owner(0);
@@ -1309,18 +1380,38 @@ void store_free(struct store *s)
         return;
     while (s->conns)
         store_disconnect(s->conns);
-    node_free(s->root);
+    while (s->askers) {
+        struct asker *a = s->askers;
+
+        s->askers = a->next;
+        free(a);
+    }
+    node_put(s->root);
     free(s->release_perms.p);
     free(s->introduce_perms.p);
     free(s);
 }
 
-struct store_conn *store_connect(struct store *s, uint32_t domid)
+static struct asker *asker(struct store *s, uint32_t pid)
+{
+    struct asker *a;
+
+    for (a = s->askers; a; a = a->next)
+        if (a->pid == pid)
+            return a;
+    a = xzalloc(sizeof(*a));
+    a->pid = pid;
+    a->next = s->askers;
+    return s->askers = a;
+}
+
+struct store_conn *store_connect(struct store *s, uint32_t domid, uint32_t pid)
 {
     struct store_conn *c = xzalloc(sizeof(*c)), **end;
 
     c->store = s;
     c->domid = domid;
+    c->asker = asker(s, pid);
     c->out_end = &c->out;
     c->in = xmalloc(sizeof(struct xsd_sockmsg) + XENSTORE_PAYLOAD_MAX + 1);
     c->hold = s->dom[domid].hold;
@@ -1425,7 +1516,7 @@ void store_domain_gone(struct store *s, uint32_t domid)
         return;
     memset(&s->dom[domid], 0, sizeof(s->dom[domid]));
     s->ops->released(s->arg, domid);
-    bury(s, "", s->root, domid);
+    bury(s, "", own(&s->root), domid);
     fire_special(s, "@releaseDomain");
 }
 
@@ -1457,6 +1548,11 @@ void store_quota(struct store *s, enum fx_quota quota, uint32_t limit)
 {
     if (quota < FX_QUOTA_COUNT)
         s->quota[quota] = limit;
+}
+
+uint32_t store_requests(struct store *s, uint32_t pid)
+{
+    return asker(s, pid)->requests;
 }
 
 void store_stats(struct store *s, uint32_t domid, struct fx_store_stats *out)

@@ -32,8 +32,8 @@ struct store_ops {
 struct store *store_new(const struct store_ops *ops, void *arg);
 void store_free(struct store *s);
 
-/* A connection of a domain; domain 0 is privileged, all others are not. */
-struct store_conn *store_connect(struct store *s, uint32_t domid);
+/* A connection of a process in a domain; domain 0 is privileged, all others are not. */
+struct store_conn *store_connect(struct store *s, uint32_t domid, uint32_t pid);
 void store_disconnect(struct store_conn *c);     /* drops its watches and transactions */
 
 /* Returns false if the peer broke the protocol and must be cut off. */
@@ -53,6 +53,8 @@ void store_conflict(struct store *s, uint32_t domid, uint32_t count);
 void store_hold(struct store *s, uint32_t domid, bool hold);
 void store_spurious(struct store *s, uint32_t domid);
 void store_quota(struct store *s, enum fx_quota quota, uint32_t limit);
+/* How many requests a process has made, over all its connections. */
+uint32_t store_requests(struct store *s, uint32_t pid);
 void store_stats(struct store *s, uint32_t domid, struct fx_store_stats *out);
 
 #endif

@@ -25,8 +25,8 @@
 #include <stdint.h>
 
 #define FX_PAGE         4096u
-#define FX_NDOM         64u      /* domains of one test: 0 .. FX_NDOM - 1 */
-#define FX_NPORT        256u     /* ports of one domain, port 0 is never valid */
+#define FX_NDOM         640u     /* domains of one test: 0 .. FX_NDOM - 1 */
+#define FX_NPORT        1024u    /* ports of one domain, port 0 is never valid */
 #define FX_MAX_GRANTS   32u      /* pages of one call; tpmif needs far fewer */
 #define FX_REF_RESERVED 8u       /* grants below are the domain builder's: 1 is xenstore's ring */
 #define FX_REF_XENSTORE 1u
@@ -72,6 +72,7 @@ enum fx_op {
     FX_OP_STORE_DROP,            /* a = domid: connections lost; b = 1: new ones refused */
     FX_OP_STORE_QUOTA,           /* a = enum fx_quota, b = limit */
     FX_OP_STORE_STATS,           /* a = domid -> stats */
+    FX_OP_STORE_REQUESTS,        /* a = pid -> a = requests it has made */
 };
 
 enum fx_dom_state { FX_DOM_NONE, FX_DOM_RUNNING, FX_DOM_SHUTDOWN, FX_DOM_DYING };

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -161,10 +162,16 @@ static void put(const char *name, const char *value)
 static void run_daemon(struct harness *h, const char *notify)
 {
     char log[160], conf[160], number[16];
+    struct rlimit files;
     int fd, null;
 
     snprintf(log, sizeof(log), "%s/log", h->dir);
     snprintf(conf, sizeof(conf), "%s/xl-vtpm.conf", h->dir);
+    /* As an init or a login gives them, whatever this test took for itself. */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur > 1024) {
+        files.rlim_cur = 1024;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
     fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     dup2(null, STDIN_FILENO);

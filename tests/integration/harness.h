@@ -17,7 +17,7 @@
 
 #include "tests/fake/machine.h"
 
-#define MAX_BACKENDS 16
+#define MAX_BACKENDS 512
 
 struct harness {
     struct fx_machine *m;

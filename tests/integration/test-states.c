@@ -2,11 +2,13 @@
 /*
  * The administrator's work on states beside the real daemon and real backends: a change of the
  * master key under running guests, killed and gone on with; a damaged state and the choice of the
- * other slot; quarantine. What a guest wrote is there again afterwards.
+ * other slot; quarantine. What a guest wrote is there again afterwards. And what the doctor says of
+ * all that runs.
  */
 #include "config.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "tests/integration/scene.h"
@@ -14,7 +16,7 @@
 #define UUID_C "6a1c7c0e-2f8b-4d0a-9b38-3e5f0a7d9c11"
 #define KILLS 24
 
-static char said[4096]; /* what the last command wrote, both streams */
+static char said[16384]; /* what the last command wrote, both streams */
 
 static void out_path(char path[160])
 {
@@ -364,6 +366,140 @@ static void the_daemon_notices_a_release_that_nobody_told_it(void)
     out_of_quarantine(true);
 }
 
+/* ------------------------------------------------------------------ the doctor */
+
+/* A backend program of our own: other tests' processes are not the doctor's business. */
+static int own_backend(void **state)
+{
+    char path[] = "/var/tmp/vtpm-backend.XXXXXX", line[1200];
+    const char *top = getenv("top_builddir") ? getenv("top_builddir") : ".";
+    const char *was = getenv("VTPM_BACKEND");
+    int fd = mkostemp(path, O_CLOEXEC), r;
+
+    if (fd < 0)
+        return -1;
+    close(fd);
+    was = was ? strdup(was) : NULL;
+    if (was)
+        snprintf(line, sizeof(line), "cp '%s' %s", was, path);
+    else
+        snprintf(line, sizeof(line), "cp '%s/vtpm-backend' %s", top, path);
+    r = system(line) || chmod(path, 0755) ? -1 : 0;
+    setenv("VTPM_BACKEND", path, 1);
+    if (!r)
+        r = scene_up(state);
+    if (was)
+        setenv("VTPM_BACKEND", was, 1);
+    else
+        unsetenv("VTPM_BACKEND");
+    free((char *)(uintptr_t)was);
+    return r;
+}
+
+static int own_backend_goes(void **state)
+{
+    unlink(H.backend_program);
+    return scene_down(state);
+}
+
+static bool doctor_says(void *text)
+{
+    (void)COMMAND("doctor");
+    return strstr(said, text) != NULL;
+}
+
+static void expect_doctor(const char *text)
+{
+    if (!fx_wait(doctor_says, (void *)(uintptr_t)text, 20000))
+        fail_msg("'%s' is not in: %s", text, said);
+}
+
+static void the_doctor_finds_a_healthy_host_healthy(void)
+{
+    struct vm v, w;
+
+    vm_boot(&v, 5, UUID_A);
+    vm_boot(&w, 6, UUID_B);
+    expect_doctor("ok       processes: 2 devices in xenstore, 2 backend processes");
+    expect_said("ok       daemon version: daemon and command are of version");
+    expect_said("ok       daemon: xl-vtpmd runs");
+    expect_said("ok       xenstore: xenstore answers");
+    expect_said("ok       registry: ");
+    expect_said("ok       instances: 2 instances");
+    expect_said("ok       master key: ");
+    expect_said("ok       run-dir: ");
+    /* the one thing that is not there is Xen */
+    expect_said("problem  xen: ");
+    expect_said("problems: 1, ");
+    vm_destroy(&v);
+    vm_destroy(&w);
+    expect_doctor("ok       processes: 0 devices in xenstore, 0 backend processes");
+}
+
+static void the_doctor_misses_a_process(void)
+{
+    pid_t pids[MAX_BACKENDS];
+    struct vm v;
+
+    vm_boot(&v, 5, UUID_A);
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    /* its successors cannot start */
+    fx_fault(H.m, "xengnttab_map", 0, ENOMEM, 0, 1000000);
+    process_kill(pids[0]);
+    expect_doctor("problem  processes: 1 of 1 devices are connected but have no backend process "
+                  "(the first: 5/0)");
+    fx_fault_clear(H.m);
+    expect_doctor("ok       processes: ");
+    /* and where there is no daemon either */
+    daemon_kill(&H);
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    expect_doctor("problem  daemon: no xl-vtpmd runs");
+    expect_said("ok       processes: 1 devices in xenstore, 1 backend processes");
+    process_kill(pids[0]);
+    expect_doctor("problem  processes: 1 of 1 devices are connected but have no backend process");
+    expect_said("start xl-vtpmd: it goes on where they stopped");
+    assert_int_equal(daemon_start(&H), 0);
+    expect_doctor("ok       processes: ");
+    vm_destroy(&v);
+}
+
+static void the_doctor_finds_a_process_that_nobody_knows(void)
+{
+    char text[96];
+    int pair[2];
+    pid_t pid;
+
+    expect_doctor("ok       processes: ");
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    pid = fork();
+    if (pid == 0) {
+        dup2(pair[1], 3);
+        execl(H.backend_program, "vtpm-backend", (char *)NULL);
+        _exit(127);
+    }
+    snprintf(text, sizeof(text), "warning  processes: backend processes that serve no device the "
+             "daemon knows: %d", (int)pid);
+    expect_doctor(text);
+    process_kill(pid);
+    close(pair[0]);
+    close(pair[1]);
+    expect_doctor("ok       processes: ");
+}
+
+static void the_doctor_notices_a_lost_xenstore(void)
+{
+    assert_int_equal(fx_store_drop(H.m, 0, true), 0);
+    expect_doctor("problem  daemon: the daemon has no connection to xenstore");
+    assert_int_equal(fx_store_drop(H.m, 0, false), 0);
+    expect_doctor("ok       xenstore: ");
+    for (int i = 0; i < 100 && strstr(said, "no connection"); i++)
+        (void)COMMAND("doctor");
+    assert_null(strstr(said, "no connection"));
+}
+
+#define WITH_OWN_BACKEND(name)                                                   \
+    { #name, scene_run, own_backend, own_backend_goes, &(struct scene){ .test = name } }
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +509,10 @@ int main(int argc, char **argv)
         SCENE("", a_damaged_state_is_served_again_after_a_choice, NULL, false, 0),
         SCENE("", the_daemon_lets_an_instance_out_of_quarantine, NULL, false, 0),
         SCENE("", the_daemon_notices_a_release_that_nobody_told_it, NULL, false, 0),
+        WITH_OWN_BACKEND(the_doctor_finds_a_healthy_host_healthy),
+        WITH_OWN_BACKEND(the_doctor_misses_a_process),
+        WITH_OWN_BACKEND(the_doctor_finds_a_process_that_nobody_knows),
+        WITH_OWN_BACKEND(the_doctor_notices_a_lost_xenstore),
     };
 
     if (argc > 1)

@@ -256,7 +256,7 @@ for page in xl-vtpm.8 xl-vtpm.conf.5 libxlvtpm.3; do
     mandoc -T lint -W warning "$src/man/$page" >"$dir/out" 2>&1
     ok "$page is clean" is "$(cat "$dir/out")" ""
 done
-for word in list show create bind unbind release recover rekey check status use-slot yes json config offline verbose \
+for word in list show create bind unbind release recover rekey check status doctor use-slot yes json config offline verbose \
     tpm-version label devid; do
     grep -q -e "$word" -e "${word//-/\\\\-}" "$src/man/xl-vtpm.8" || echo "$word"
 done >"$dir/undocumented"
