@@ -4,7 +4,10 @@
 # limit: 900 s
 
 uuid=d41e3a70-52c9-4b8e-9f0b-6a1c7d2e8f04
-programs=(/usr/sbin/xl-vtpmd /usr/sbin/xl-vtpm /usr/libexec/xl-vtpm/vtpm-backend)
+programs=(
+    /usr/sbin/xl-vtpmd /usr/sbin/xl-vtpm /usr/libexec/xl-vtpm/vtpm-backend
+    /usr/lib/xen-4.17/bin/xl # for "xl devd"
+)
 
 # What the driver domain's xl-vtpm.conf says beyond the installed one.
 driver_settings=(
@@ -39,6 +42,7 @@ driver_files() {
 
 in_driver() { guest_run driver "$@"; }
 driver_serves() { in_driver 'xl-vtpm list'; }
+devd_knows() { in_driver "grep -q 'Added device $1' /run/devd.log"; }
 driver_log() { in_driver 'cat /run/xl-vtpmd.log'; }
 backend_in_driver() { in_driver 'pidof vtpm-backend'; }
 another_backend() { # than PID
@@ -98,9 +102,23 @@ succeeds "after the reboot: the old device's nodes are gone" xs_gone "$old"
 step "xl destroy"
 old=$(backend_of client)
 guest_destroy client
-at_most "xl destroy runs into none of libxl's 10 s waits" "$xl_seconds" 9.9
+at_most "xl destroy runs into none of libxl's waits" "$xl_seconds" 9.9
 succeeds "and leaves no backend node" wait_for 5 xs_gone "$old"
+
+step "the same with xl devd in the driver domain, which removes what xl-vtpmd would"
+in_driver 'mkdir -p /run/xen /var/lib/xen
+    setsid /usr/lib/xen-4.17/bin/xl -vvv devd -F >/run/devd.log 2>&1 </dev/null &'
+guest_create client
+old=$(backend_of client)
+succeeds "xl devd takes note of the device" wait_for 30 devd_knows "$old"
+guest_wait client
+guest_tpm client
+is "the NV index reads as written" "$(tpm2_nv client 0x1500030)" kept
+guest_destroy client
+at_most "xl destroy runs into none of libxl's waits with xl devd either" "$xl_seconds" 9.9
+succeeds "and leaves no backend node then" wait_for 5 xs_gone "$old"
 unlike "nothing but the kill was alarming in the driver domain" \
     "$(driver_log | grep -viE 'ended without a word' || true)" "$alarming"
 driver_log >"$logs/driver-xl-vtpmd.log"
+in_driver 'cat /run/devd.log' >"$logs/driver-devd.log"
 guest_destroy driver
