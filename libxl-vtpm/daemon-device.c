@@ -116,6 +116,11 @@ bool xlv_dev_resolve(struct device *d, int *result, struct xlv_error *e)
             xlv_log_about(&d->subject, XLV_LOG_NOTICE,
                           "instance %" PRIu64 " for domain %s by rule: %s", slot->number,
                           xlv_dev_domain(d), xlv_rule_name(rule));
+        if (rule == XLV_RULE_ASSIGNED && !d->domain_name[0])
+            /* in a driver domain: a line without a uuid means a new TPM at every create */
+            xlv_log_about(&d->subject, XLV_LOG_NOTICE,
+                          "the name of domain %u may not be read here: only this uuid finds it "
+                          "again, so the guest's vtpm line has to give it", d->domid);
     }
     *result = rc;
     return true;

@@ -175,6 +175,16 @@ static void two_guests_have_two_tpms(void)
     vm_destroy(&w);
 }
 
+/* Binding it to a name is impossible then, and the administrator has to know. */
+static void a_name_that_may_not_be_read_is_told(void)
+{
+    struct vm v;
+
+    vm_boot(&v, 5, UUID_A);
+    assert_true(log_has(&H, "only this uuid finds it again"));
+    vm_destroy(&v);
+}
+
 static void a_device_without_uuid_is_refused(void)
 {
     struct vm v;
@@ -933,6 +943,7 @@ int main(int argc, char **argv)
         MOCK(a_lost_xenstore_connection_is_found_again),
         MOCK(a_second_daemon_is_refused),
         SCENE("driver domain: ", a_tpm_answers_and_remembers, NULL, false, DRIVER_DOMID),
+        SCENE("", a_name_that_may_not_be_read_is_told, NULL, false, DRIVER_DOMID),
         SCENE("", watches_that_are_refused_cost_time_only, NULL, false, DRIVER_DOMID),
         SCENE("", a_device_made_while_xenstore_was_out_of_reach, NULL, false, DRIVER_DOMID),
         SCENE("", failing_writes_are_tried_again, NULL, false, DRIVER_DOMID),

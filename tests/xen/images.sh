@@ -40,8 +40,11 @@ dom0_packages=(
     "xen-utils-$xen_version" xenstore-utils kmod udev procps mount
     # what our programs link with
     libtpms0 libssl3 libsqlite3-0 libjson-c5 libseccomp2 libsystemd0 libkeyutils1
-    # what the scenarios use; sysusers because a tree may bring its own user
-    jq sqlite3 strace systemd-standalone-sysusers
+    # what the scenarios use; sysusers because a tree may bring its own user, cpio packs
+    # a driver domain's initramfs
+    jq sqlite3 strace systemd-standalone-sysusers cpio
+    # the device model of HVM guests
+    qemu-system-xen
 )
 
 # Only unpacked: their programs and libraries are copied into the initramfs.
@@ -247,6 +250,8 @@ finish_dom0() {
     modules_into dom0 "$PWD/tree" "$version" "${dom0_modules[@]}"
     mkdir -p dom0/srv/guest dom0/share
     cp out/vmlinux out/guest.cpio dom0/srv/guest/
+    # QEMU boots an HVM guest as a BIOS would: by the bzImage's own loader.
+    cp "tree/boot/vmlinuz-$version" dom0/srv/guest/vmlinuz
     rm -rf dom0/var/cache/apt dom0/var/lib/apt/lists dom0/usr/share/doc
     printf 'xenfs /proc/xen xenfs defaults 0 0\n' >dom0/etc/fstab
     echo dom0 >dom0/etc/hostname
