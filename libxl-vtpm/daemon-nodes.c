@@ -45,17 +45,22 @@ static int write_node(struct xlv_xenstore *xs, xlv_xs_transaction t, const struc
 
 /*
  * Never without the state node being there in the same transaction: a write to
- * a directory that was just removed would bring half of it back, for ever.
+ * a directory that was just removed would bring half of it back, for ever. Nor
+ * where it was made anew since we looked: that is another device's.
  */
 static int write_body(struct xlv_xenstore *xs, xlv_xs_transaction t, void *opaque)
 {
     struct write_job *job = opaque;
     struct device *d = job->d;
+    struct xlv_xs_value value;
     char path[160], number[32];
     int rc;
 
     snprintf(path, sizeof(path), "%s/state", d->backend);
-    rc = xlv_xenstore_exists(xs, t, path);
+    rc = xlv_xenstore_read(xs, t, path, &value);
+    if (!rc && d->written > XLV_XENBUS_INITIALISING &&
+        xlv_parse_xenbus(value.text, value.length) == XLV_XENBUS_INITIALISING)
+        rc = XLV_E_NOT_FOUND;
     if (!rc && job->error)
         rc = write_node(xs, t, d, "error", job->error);
     if (!rc && job->nodes) {

@@ -77,7 +77,7 @@ void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_dom
     facts->has_run = !info.paused || info.cpu_time;
     facts->restored = incarnation > 1;
     facts->suspended = info.shutdown && info.shutdown_reason == SHUTDOWN_suspend;
-    facts->over = info.dying || (info.shutdown && !facts->suspended);
+    facts->over = info.dying || info.paused || (info.shutdown && !facts->suspended);
 }
 
 bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, uint32_t *mark)

@@ -394,6 +394,7 @@ static void a_guest_cannot_make_a_detach_look_like_its_end(void)
     struct vm v;
 
     vm_boot(&v, 5, UUID_A);
+    assert_int_equal(fx_domain_ran(H.m, 5), 0);
     extend(&v, 7, "boot");
     /* As a destroy leaves it, when the daemon comes to look: but this frontend the guest removed,
      * which saw the toolstack's detach first. */

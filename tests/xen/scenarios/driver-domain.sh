@@ -12,6 +12,7 @@ programs=(
 # What the driver domain's xl-vtpm.conf says beyond the installed one.
 driver_settings=(
     'log-level = info'
+    'untold-boot = created'
 )
 
 # driver_files DIR - what a driver domain has beyond any guest: our programs with their
