@@ -138,7 +138,7 @@ static bool is_its_save(const struct device *d, const struct device *holder)
     struct xlv_daemon *m = d->daemon;
     const struct xlv_suspended *s = &d->slot->info.suspended;
     struct xlv_domain_facts facts;
-    uint32_t mark, other;
+    int64_t mark, other;
 
     if (!xlv_domains_mark(m->domains, d->domid, &mark))
         return false;
@@ -535,7 +535,7 @@ static enum xlv_stop_reason end_boot(struct device *d)
     struct xlv_suspended suspended = { .domid = d->domid, .mark = -1 };
     struct xlv_error e = XLV_ERROR_INIT;
     struct xlv_domain_facts domain;
-    uint32_t mark;
+    int64_t mark;
 
     xlv_domains_ask(m->domains, d->domid, &domain);
     d->over = d->view.domain_dead || domain.over;

@@ -9,11 +9,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include <xen/io/xs_wire.h>
-#include <xenctrl.h>
+#include <xenctrl.h> /* first: what the headers below need, it defines */
 #include <xengnttab.h>
 
+#include <xen/hvm/save.h>
+#include <xen/io/xs_wire.h>
+
 #include "common/log.h"
+
+#define TSC_UNIT_BITS 20
 
 struct xlv_domains {
     xc_interface *xc;
@@ -80,12 +84,12 @@ void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_dom
     facts->over = info.dying || info.paused || (info.shutdown && !facts->suspended);
 }
 
-bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, uint32_t *mark)
+static bool ring_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)
 {
     const volatile struct xenstore_domain_interface *ring;
     void *page;
 
-    if (!domains || !domains->gnttab)
+    if (!domains->gnttab)
         return false;
     page = xengnttab_map_grant_ref(domains->gnttab, domid, GNTTAB_RESERVED_XENSTORE, PROT_READ);
     if (!page)
@@ -94,4 +98,24 @@ bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, uint32_t *mar
     *mark = ring->req_prod;
     xengnttab_unmap(domains->gnttab, page, 1);
     return true;
+}
+
+static bool tsc_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)
+{
+    HVM_SAVE_TYPE(CPU) cpu;
+
+    if (xc_domain_hvm_getcontext_partial(domains->xc, domid, HVM_SAVE_CODE(CPU), 0, &cpu,
+                                         sizeof(cpu)))
+        return false;
+    *mark = (int64_t)(cpu.tsc >> TSC_UNIT_BITS);
+    return true;
+}
+
+bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)
+{
+    xc_dominfo_t info;
+
+    if (!domains || xc_domain_getinfo(domains->xc, domid, 1, &info) != 1 || info.domid != domid)
+        return false;
+    return info.hvm ? tsc_mark(domains, domid, mark) : ring_mark(domains, domid, mark);
 }

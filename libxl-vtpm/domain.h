@@ -13,12 +13,17 @@
  *     toolstack sets it, no guest can.
  *   - A domain that is saved is shut down with the reason `suspend` until
  *     libxl destroys it, after its devices are gone.
- *   - The guest's own producer index in its xenstore ring (grant 1, xs_wire.h
- *     req_prod) stands still from the suspend to the first instruction after
- *     the restore, and moves on by dozens of requests whenever the guest runs
- *     on. So it is equal if, and only if, that save is restored. It is the
- *     guest's to write: it keeps an administrator from a mix-up, it stops no
- *     attacker (who would have to be the administrator, too).
+ *   - The mark of a PV guest: its own producer index in its xenstore ring
+ *     (grant 1, xs_wire.h req_prod) stands still from the suspend to the first
+ *     instruction after the restore, and moves on by dozens of requests whenever
+ *     the guest runs on. It is the guest's to write: it keeps an administrator
+ *     from a mix-up, it stops no attacker (who would have to be the administrator,
+ *     too).
+ *   - The mark of an HVM or PVH guest, whose ring is cleared at a restore: the
+ *     guest's TSC as Xen saved it (HVM save record CPU). Asked for alone, Xen
+ *     gives that record as of the last time that it saved or loaded all of them,
+ *     so with the very TSC that is in the save file. In units of 2^20 cycles,
+ *     since reading it where it is emulated moves it on by a few.
  *
  * libxenctrl is the one unstable interface that is used here; all of it stays
  * in domain.c. In a domain without privilege nothing is told.
@@ -49,7 +54,7 @@ void xlv_domains_close(struct xlv_domains *domains);
 
 void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_domain_facts *facts);
 
-/* False: there is no ring of a xenstore in this domain that we may look at. */
-bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, uint32_t *mark);
+/* From 0; equal if, and only if, the one is the restore of the other. False: it has none. */
+bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark);
 
 #endif

@@ -90,3 +90,12 @@ int xc_domain_get_tsc_info(xc_interface *xch, uint32_t domid, uint32_t *tsc_mode
     *incarnation = (uint32_t)m.cookie;
     return 0;
 }
+
+/* All domains are PV here. */
+int xc_domain_hvm_getcontext_partial(xc_interface *xch, uint32_t domid, uint16_t typecode,
+                                     uint16_t instance, void *ctxt_buf, uint32_t size)
+{
+    (void)xch, (void)domid, (void)typecode, (void)instance, (void)ctxt_buf, (void)size;
+    errno = EINVAL;
+    return -1;
+}
