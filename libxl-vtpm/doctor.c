@@ -409,7 +409,9 @@ static void check_daemon(struct doctor *d)
     if (!rc)
         rc = call(d, "status", &status, &e);
     if (rc) {
-        PROBLEM("daemon", "look into journalctl -u xl-vtpmd; restart it: running TPMs run on",
+        PROBLEM("daemon", rc == -EACCES || rc == -EPERM || rc == XLV_E_REFUSED
+                ? "run this as root"
+                : "look into journalctl -u xl-vtpmd; restart it: running TPMs run on",
                 "xl-vtpmd does not answer: %s", e.text[0] ? e.text : xlv_strerror(rc));
         return;
     }

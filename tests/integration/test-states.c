@@ -46,6 +46,8 @@ static pid_t command_start(const char *const *arguments)
     dup2(fd, STDERR_FILENO);
     close(STDIN_FILENO);
     open("/dev/null", O_RDONLY);
+    /* the command has the host's own libraries, which do not go with the fakes' libxenctrl */
+    unsetenv("LD_LIBRARY_PATH");
     execv(program, (char *const *)argv);
     _exit(127);
 }

@@ -46,3 +46,15 @@ guest_wait late
 guest_tpm late
 like "the guest has its TPM" "$(guest_run -t 60 late 'tpm2_getrandom --hex 8')" '^[0-9a-f]{16}$'
 is "and is bound to its uuid" "$(xs "$(vtpm_backend "$(guest_domid late)")/uuid")" "$uuid"
+
+step "xl-vtpm doctor, with the daemon and without"
+status=0
+xl-vtpm doctor >"$logs/doctor" 2>&1 || status=$?
+is "the doctor finds no problem on a healthy host" \
+    "$status $(grep -A1 '^problem' "$logs/doctor")" "0 "
+like "having compared xenstore with the processes" "$(<"$logs/doctor")" \
+    '^ok +processes: 1 devices in xenstore, 1 backend processes'
+daemon_stop
+like "it names a daemon that is missing" "$(xl-vtpm doctor 2>&1)" \
+    '^problem +daemon: no xl-vtpmd runs'
+daemon_start
