@@ -600,23 +600,53 @@ static void release(struct device *d)
 
 /* --- steps --- */
 
+/*
+ * Only the directory that we ended with: libxl may have made it again, with state 1, since we
+ * looked. A transaction, so that it cannot do so between the question and the removal.
+ */
+static int leaf_body(struct xlv_xenstore *xs, xlv_xs_transaction t, void *opaque)
+{
+    struct device *d = opaque;
+    struct xlv_xs_value value;
+    char path[128];
+    bool ours;
+    int rc;
+
+    snprintf(path, sizeof(path), "%s/state", d->backend);
+    rc = xlv_xenstore_read(xs, t, path, &value);
+    if (d->state == XLV_DEVICE_REFUSED)
+        ours = rc == XLV_E_NOT_FOUND;
+    else
+        ours = rc == 0 && xlv_parse_xenbus(value.text, value.length) == XLV_XENBUS_CLOSED;
+    if (!ours)
+        return rc;
+    return xlv_xenstore_remove(xs, t, d->backend);
+}
+
+static void remove_leaf(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    bool over = d->state == XLV_DEVICE_ENDED ? !d->view.online
+                                             : d->state == XLV_DEVICE_REFUSED &&
+                                                   !d->view.frontend_exists;
+
+    if (!m->xs || !over)
+        return;
+    if (xlv_xenstore_transact(m->xs, leaf_body, d) == XLV_E_GONE)
+        xlv_daemon_lost(m);
+    else
+        xlv_dev_mark(d, true);
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *opaque)
 {
     struct device *d = opaque;
-    struct xlv_daemon *m = d->daemon;
 
     (void)source;
     (void)usec;
     if (d->leaf) {
         d->leaf = false;
-        if (m->xs && d->state == XLV_DEVICE_ENDED && !d->view.online) {
-            int rc = xlv_xenstore_remove(m->xs, XLV_XS_NONE, d->backend);
-
-            if (rc == XLV_E_GONE)
-                xlv_daemon_lost(m);
-            else
-                xlv_dev_mark(d, true);
-        }
+        remove_leaf(d);
         return 0;
     }
     xlv_dev_push(d, d->timer_event);

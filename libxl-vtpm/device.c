@@ -67,8 +67,15 @@ static const struct {
         [XLV_EVENT_FATAL] = TO(FAILED, ERROR | TO_5),
     },
     [S(REFUSED)] = {
-        FRONTEND_IGNORED(REFUSED),
-        END_IGNORED(REFUSED),
+        [XLV_SEE_NOTHING] = TO(REFUSED, 0),
+        [XLV_SEE_INIT] = TO(REFUSED, 0),
+        [XLV_SEE_RING] = TO(REFUSED, 0),
+        [XLV_SEE_NEW_RING] = TO(REFUSED, 0),
+        [XLV_SEE_CLOSING] = TO(REFUSED, 0),
+        /* with no state node libxl removes the frontend only, and leaves the rest to us */
+        [XLV_SEE_CLOSED] = TO(REFUSED, LEAF),
+        [XLV_SEE_END] = TO(REFUSED, 0),
+        [XLV_SEE_END_CLOSED] = TO(REFUSED, LEAF),
         [XLV_SEE_GONE] = TO(GONE, FORGET),
     },
     [S(WAITING)] = {

@@ -274,21 +274,26 @@ int fx_vtpm_remove_begin(struct fx_machine *m, const struct fx_vtpm *d, enum fx_
     return transact(m, d, begin_body, how);
 }
 
-static int end_body(struct xs_handle *xs, xs_transaction_t t, const struct fx_vtpm *d, int arg)
+static int end_body(struct xs_handle *xs, xs_transaction_t t, const struct fx_vtpm *d, int backend)
 {
     int r = clean_up(xs, t, d->frontend);
 
-    (void)arg;
     if (!r)
         r = clean_up(xs, t, d->libxl);
-    if (!r)
+    if (!r && backend)
         r = clean_up(xs, t, d->backend);
     return r;
 }
 
+/* libxl__device_destroy(): a backend's directory is for its own domain to remove. */
+static int clean_up_as_libxl(struct fx_machine *m, const struct fx_vtpm *d)
+{
+    return transact(m, d, end_body, d->be_domid == 0);
+}
+
 int fx_vtpm_vanish(struct fx_machine *m, const struct fx_vtpm *d)
 {
-    return transact(m, d, end_body, 0);
+    return transact(m, d, end_body, true);
 }
 
 int fx_vtpm_remove(struct fx_machine *m, const struct fx_vtpm *d, enum fx_removal how)
@@ -296,7 +301,7 @@ int fx_vtpm_remove(struct fx_machine *m, const struct fx_vtpm *d, enum fx_remova
     int r = fx_vtpm_remove_begin(m, d, how), r2;
 
     if (r == -ENOENT)
-        return transact(m, d, end_body, 0);      /* nobody to ask any more */
+        return clean_up_as_libxl(m, d);          /* nobody to ask any more */
     if (r)
         return r;
     r = fx_vtpm_wait(m, d, XenbusStateClosed, FX_LIBXL_TIMEOUT);
@@ -308,7 +313,7 @@ int fx_vtpm_remove(struct fx_machine *m, const struct fx_vtpm *d, enum fx_remova
         return r;
     if (!r && d->be_domid)
         r = wait_as_toolstack(m, d->backend, 0, true, FX_LIBXL_TIMEOUT);
-    r2 = transact(m, d, end_body, 0);
+    r2 = clean_up_as_libxl(m, d);
     return r ? r : r2;
 }
 

@@ -373,6 +373,23 @@ static void a_new_ring_without_a_word_keeps_the_pcrs(void)
     vm_destroy(&v);
 }
 
+/* libxl finds no state to wait for, and does not remove what is in a driver domain's directory. */
+static void a_refused_device_leaves_nothing_in_a_driver_domain(void)
+{
+    struct vm v, w;
+
+    vm_boot(&v, 5, UUID_A);
+    assert_int_equal(vm_create(&w, 6, UUID_A), -ENOENT);
+    assert_int_equal(fx_vtpm_remove(H.m, &w.dev, FX_DESTROY), 0);
+    for (int64_t end = fx_now() + SOON; fx_read_int(H.m, w.dev.backend, "frontend-id") != -1;) {
+        assert_true(fx_now() < end);
+        usleep(20000);
+    }
+    assert_int_equal(fx_domain_destroy(H.m, 6), 0);
+    vm_random(&v);
+    vm_destroy(&v);
+}
+
 static void reloading_the_driver_keeps_the_pcrs(void)
 {
     struct vm v;
@@ -944,6 +961,7 @@ int main(int argc, char **argv)
         MOCK(a_lost_xenstore_connection_is_found_again),
         MOCK(a_second_daemon_is_refused),
         SCENE("driver domain: ", a_tpm_answers_and_remembers, NULL, false, DRIVER_DOMID),
+        SCENE("", a_refused_device_leaves_nothing_in_a_driver_domain, NULL, false, DRIVER_DOMID),
         SCENE("", a_name_that_may_not_be_read_is_told, NULL, false, DRIVER_DOMID),
         SCENE("", watches_that_are_refused_cost_time_only, NULL, false, DRIVER_DOMID),
         SCENE("", a_device_made_while_xenstore_was_out_of_reach, NULL, false, DRIVER_DOMID),
@@ -960,6 +978,8 @@ int main(int argc, char **argv)
         REAL(a_guest_may_wreck_its_own_directory),
         REAL(a_guest_that_never_stops_writing_harms_nobody),
         SCENE("xenstored, driver domain: ", a_tpm_answers_and_remembers, NULL, true,
+              DRIVER_DOMID),
+        SCENE("xenstored: ", a_refused_device_leaves_nothing_in_a_driver_domain, NULL, true,
               DRIVER_DOMID),
     };
 

@@ -11,7 +11,7 @@ programs=(
 
 # What the driver domain's xl-vtpm.conf says beyond the installed one.
 driver_settings=(
-    'log-level = info'
+    # A driver domain may not ask Xen whether a domain was created or restored.
     'untold-boot = created'
 )
 
@@ -35,14 +35,16 @@ driver_files() {
     done <"$dir/lib/modules/$(uname -r)/modules.load"
     grep -E '^(root|xl-vtpm):' /etc/passwd >"$dir/etc/passwd"
     grep -E '^(root|xl-vtpm):' /etc/group >"$dir/etc/group"
-    {
-        cat "$state/pristine/conf"
-        printf '%s\n' "${driver_settings[@]}"
-    } >"$dir/etc/xen/xl-vtpm.conf"
+    cp "$state/pristine/conf" "$dir/etc/xen/xl-vtpm.conf"
 }
 
 in_driver() { guest_run driver "$@"; }
-driver_serves() { in_driver 'xl-vtpm list'; }
+driver_serves() { in_driver 'grep -q "is ready" /run/xl-vtpmd.log'; }
+driver_start() {
+    in_driver 'while pidof xl-vtpmd >/dev/null; do usleep 100000; done
+        setsid xl-vtpmd --foreground >/run/xl-vtpmd.log 2>&1 </dev/null &'
+    wait_for 60 driver_serves
+}
 devd_knows() { in_driver "grep -q 'Added device $1' /run/devd.log"; }
 driver_log() { in_driver 'cat /run/xl-vtpmd.log'; }
 backend_in_driver() { in_driver 'pidof vtpm-backend'; }
@@ -60,16 +62,29 @@ driver_files "$state/driver-domain"
 cat "$state/guest.cpio" "$state/driver.cpio" >"$state/driver-guest.cpio"
 guest_up driver '' 'driver_domain = 1' "ramdisk = \"$state/driver-guest.cpio\""
 driver_domid=$(guest_domid driver)
-in_driver 'for device in xenbus evtchn gntdev; do
+in_driver 'for device in xenbus evtchn gntdev privcmd; do
         until [ -c /dev/xen/$device ]; do usleep 100000; done
-    done
-    setsid xl-vtpmd --foreground >/run/xl-vtpmd.log 2>&1 </dev/null &'
-wait_for 60 driver_serves
+    done'
+driver_start
 like "xl-vtpmd serves the directory of its own domain" "$(driver_log)" \
     "serving /local/domain/$driver_domid/backend/vtpm"
 
-step "a guest with backend=driver"
-guest_up client "backend=driver,uuid=$uuid"
+step "a guest with backend=driver, as the settings are when installed"
+guest_config client "backend=driver,uuid=$uuid"
+status=0
+guest_create client || status=$?
+isnt "a domain that might be a restored one is refused" "$status" 0
+unlike "and xl waits for nothing that does not come" "$xl_output" 'timed out'
+like "the log says why, and what to do" "$(driver_log)" \
+    'cannot be told whether it was created or restored.* untold-boot = created'
+succeeds "no half-made guest is left" guest_gone client
+
+step "and with ${driver_settings[*]}"
+in_driver "kill $(in_driver 'pidof xl-vtpmd')"
+in_driver "echo '$(printf '%s\n' "${driver_settings[@]}")' >>/etc/xen/xl-vtpm.conf"
+driver_start
+guest_create client
+guest_wait client
 guest_tpm client
 like "the guest has a TPM" "$(guest_run -t 60 client 'tpm2_getrandom --hex 8')" '^[0-9a-f]{16}$'
 is "from the driver domain" "$(xs "$(backend_of client)/uuid")" "$uuid"
