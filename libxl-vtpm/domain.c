@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <openssl/evp.h>
 #include <xenctrl.h> /* first: what the headers below need, it defines */
 #include <xengnttab.h>
 
@@ -16,8 +17,6 @@
 #include <xen/io/xs_wire.h>
 
 #include "common/log.h"
-
-#define TSC_UNIT_BITS 20
 
 struct xlv_domains {
     xc_interface *xc;
@@ -100,14 +99,30 @@ static bool ring_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark
     return true;
 }
 
-static bool tsc_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)
+static bool register_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)
 {
     HVM_SAVE_TYPE(CPU) cpu;
+    struct {
+        uint64_t r[20];
+        uint8_t fpu[sizeof(cpu.fpu_regs)];
+    } what;
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    uint64_t number;
 
     if (xc_domain_hvm_getcontext_partial(domains->xc, domid, HVM_SAVE_CODE(CPU), 0, &cpu,
                                          sizeof(cpu)))
         return false;
-    *mark = (int64_t)(cpu.tsc >> TSC_UNIT_BITS);
+    memset(&what, 0, sizeof(what));
+    memcpy(what.r,
+           (const uint64_t[20]){ cpu.rax, cpu.rbx, cpu.rcx, cpu.rdx, cpu.rbp, cpu.rsi, cpu.rdi,
+                                 cpu.rsp, cpu.r8, cpu.r9, cpu.r10, cpu.r11, cpu.r12, cpu.r13,
+                                 cpu.r14, cpu.r15, cpu.rip, cpu.rflags, cpu.cr2, cpu.cr3 },
+           sizeof(what.r));
+    memcpy(what.fpu, cpu.fpu_regs, sizeof(what.fpu));
+    if (!EVP_Q_digest(NULL, "SHA256", NULL, &what, sizeof(what), digest, NULL))
+        return false;
+    memcpy(&number, digest, sizeof(number));
+    *mark = (int64_t)(number & INT64_MAX);
     return true;
 }
 
@@ -117,5 +132,5 @@ bool xlv_domains_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark
 
     if (!domains || xc_domain_getinfo(domains->xc, domid, 1, &info) != 1 || info.domid != domid)
         return false;
-    return info.hvm ? tsc_mark(domains, domid, mark) : ring_mark(domains, domid, mark);
+    return info.hvm ? register_mark(domains, domid, mark) : ring_mark(domains, domid, mark);
 }

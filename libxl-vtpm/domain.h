@@ -19,11 +19,13 @@
  *     the guest runs on. It is the guest's to write: it keeps an administrator
  *     from a mix-up, it stops no attacker (who would have to be the administrator,
  *     too).
- *   - The mark of an HVM or PVH guest, whose ring is cleared at a restore: the
- *     guest's TSC as Xen saved it (HVM save record CPU). Asked for alone, Xen
- *     gives that record as of the last time that it saved or loaded all of them,
- *     so with the very TSC that is in the save file. In units of 2^20 cycles,
- *     since reading it where it is emulated moves it on by a few.
+ *   - The mark of an HVM or PVH guest, whose ring is cleared at a restore: a
+ *     digest of its first processor's registers, the FPU's included (HVM save
+ *     record CPU), which are saved and restored as they are. The instruction
+ *     pointer is the same at every suspend; what the guest did before is left in
+ *     scratch and FPU registers, which differed at each suspend that was looked
+ *     at, also at two in a row. (The TSC would be better, but does not come back
+ *     exactly where Xen emulates or scales it.)
  *
  * libxenctrl is the one unstable interface that is used here; all of it stays
  * in domain.c. In a domain without privilege nothing is told.
