@@ -223,6 +223,57 @@ int xlv_instances_launch(struct xlv_instances *is, struct xlv_slot *slot,
     return rc;
 }
 
+/* --- processes that serve nobody: manufacture and keep -------------------------- */
+
+static void on_task_ready(struct xlv_child *child, void *opaque)
+{
+    /* the end of the process counts: until then it holds the lock */
+    (void)child;
+    (void)opaque;
+}
+
+static void on_task_status(struct xlv_child *child, const struct xlv_msg_status *status,
+                           void *opaque)
+{
+    (void)child;
+    (void)status;
+    (void)opaque;
+}
+
+/* False: not started, *failure says why, as if it had ended. */
+static bool start_task(struct xlv_instances *is, struct xlv_slot *slot, enum xlv_launch_mode mode,
+                       struct xlv_child **child, const struct xlv_child_ops *ops,
+                       struct xlv_child_end *failure)
+{
+    bool makes = mode == XLV_LAUNCH_MANUFACTURE;
+    int fds[3] = { -1, -1, -1 }, rc;
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_msg_launch launch;
+
+    rc = open_instance(is, slot, makes, fds, &e);
+    if (!rc && !makes)
+        rc = open_journal(is, slot, &fds[2], &e);
+    if (!rc)
+        rc = fill_launch(is, slot, mode, fds, &launch, &e);
+    if (!rc) {
+        launch.domid = makes ? 0 : slot->info.suspended.domid;
+        rc = xlv_child_spawn(child, is->c.supervisor, &launch, fds, makes ? 2 : 3, &slot->subject,
+                             ops, slot, &e);
+    }
+    explicit_bzero(&launch, sizeof(launch));
+    for (size_t i = 0; i < 3; i++)
+        xlv_close(&fds[i]);
+    if (!rc)
+        return true;
+    *failure = (struct xlv_child_end){ .how = XLV_CHILD_NOT_STARTED };
+    if (rc > 0 && rc != XLV_E_IN_USE) {
+        failure->how = XLV_CHILD_FAILED;
+        failure->code = rc == XLV_E_NOT_FOUND ? XLV_E_CORRUPT : rc;
+    }
+    snprintf(failure->text, sizeof(failure->text), "%s", e.text[0] ? e.text : xlv_strerror(rc));
+    return false;
+}
+
 /* --- claims ------------------------------------------------------------------ */
 
 static void keep(struct xlv_instances *is, struct xlv_slot *slot);
@@ -403,20 +454,6 @@ static void keep_failed(struct xlv_slot *slot, const struct xlv_child_end *end)
     keep_ended(slot);
 }
 
-static void on_keeper_ready(struct xlv_child *child, void *opaque)
-{
-    (void)child;
-    (void)opaque;
-}
-
-static void on_keeper_status(struct xlv_child *child, const struct xlv_msg_status *status,
-                             void *opaque)
-{
-    (void)child;
-    (void)status;
-    (void)opaque;
-}
-
 static void on_keeper_gone(struct xlv_child *child, const struct xlv_child_end *end, void *opaque)
 {
     struct xlv_slot *slot = opaque;
@@ -430,42 +467,19 @@ static void on_keeper_gone(struct xlv_child *child, const struct xlv_child_end *
 }
 
 static const struct xlv_child_ops keeper_ops = {
-    .ready = on_keeper_ready,
-    .status = on_keeper_status,
+    .ready = on_task_ready,
+    .status = on_task_status,
     .gone = on_keeper_gone,
 };
 
 /* It finds out itself whether there is anything to do. */
 static void keep(struct xlv_instances *is, struct xlv_slot *slot)
 {
-    struct xlv_child_end failure = { .how = XLV_CHILD_NOT_STARTED };
-    int fds[3] = { -1, -1, -1 }, rc;
-    struct xlv_error e = XLV_ERROR_INIT;
-    struct xlv_msg_launch launch;
+    struct xlv_child_end failure;
 
-    if (slot->keeper || slot->keep_retry)
-        return;
-    rc = open_instance(is, slot, false, fds, &e);
-    if (!rc)
-        rc = open_journal(is, slot, &fds[2], &e);
-    if (!rc)
-        rc = fill_launch(is, slot, XLV_LAUNCH_KEEP, fds, &launch, &e);
-    if (!rc) {
-        launch.domid = slot->info.suspended.domid;
-        rc = xlv_child_spawn(&slot->keeper, is->c.supervisor, &launch, fds, 3, &slot->subject,
-                             &keeper_ops, slot, &e);
-        explicit_bzero(&launch, sizeof(launch));
-    }
-    for (size_t i = 0; i < 3; i++)
-        xlv_close(&fds[i]);
-    if (!rc)
-        return;
-    if (rc > 0 && rc != XLV_E_IN_USE) {
-        failure.how = XLV_CHILD_FAILED;
-        failure.code = rc == XLV_E_NOT_FOUND ? XLV_E_CORRUPT : rc;
-    }
-    snprintf(failure.text, sizeof(failure.text), "%s", e.text[0] ? e.text : xlv_strerror(rc));
-    keep_failed(slot, &failure);
+    if (!slot->keeper && !slot->keep_retry &&
+        !start_task(is, slot, XLV_LAUNCH_KEEP, &slot->keeper, &keeper_ops, &failure))
+        keep_failed(slot, &failure);
 }
 
 /* --- manufacture --------------------------------------------------------------- */
@@ -520,21 +534,6 @@ static void make_failed(struct xlv_slot *slot, const struct xlv_child_end *end)
     }
 }
 
-static void on_maker_ready(struct xlv_child *child, void *opaque)
-{
-    /* the end of the process counts: until then it holds the lock */
-    (void)child;
-    (void)opaque;
-}
-
-static void on_maker_status(struct xlv_child *child, const struct xlv_msg_status *status,
-                            void *opaque)
-{
-    (void)child;
-    (void)status;
-    (void)opaque;
-}
-
 static void on_maker_gone(struct xlv_child *child, const struct xlv_child_end *end, void *opaque)
 {
     struct xlv_slot *slot = opaque;
@@ -568,38 +567,19 @@ static void on_maker_gone(struct xlv_child *child, const struct xlv_child_end *e
 }
 
 static const struct xlv_child_ops maker_ops = {
-    .ready = on_maker_ready,
-    .status = on_maker_status,
+    .ready = on_task_ready,
+    .status = on_task_status,
     .gone = on_maker_gone,
 };
 
 static void make(struct xlv_instances *is, struct xlv_slot *slot)
 {
-    struct xlv_child_end failure = { .how = XLV_CHILD_NOT_STARTED };
-    struct xlv_error e = XLV_ERROR_INIT;
-    struct xlv_msg_launch launch;
-    int fds[2], rc;
+    struct xlv_child_end failure;
 
-    rc = open_instance(is, slot, true, fds, &e);
-    if (!rc) {
-        rc = fill_launch(is, slot, XLV_LAUNCH_MANUFACTURE, fds, &launch, &e);
-        if (!rc)
-            rc = xlv_child_spawn(&slot->maker, is->c.supervisor, &launch, fds, 2, &slot->subject,
-                                 &maker_ops, slot, &e);
-        explicit_bzero(&launch, sizeof(launch));
-        xlv_close(&fds[0]);
-        xlv_close(&fds[1]);
-    }
-    if (!rc) {
+    if (start_task(is, slot, XLV_LAUNCH_MANUFACTURE, &slot->maker, &maker_ops, &failure))
         is->makers++;
-        return;
-    }
-    if (rc > 0 && rc != XLV_E_IN_USE) {
-        failure.how = XLV_CHILD_FAILED;
-        failure.code = rc == XLV_E_NOT_FOUND ? XLV_E_CORRUPT : rc;
-    }
-    snprintf(failure.text, sizeof(failure.text), "%s", e.text[0] ? e.text : xlv_strerror(rc));
-    make_failed(slot, &failure);
+    else
+        make_failed(slot, &failure);
 }
 
 static void make_more(struct xlv_instances *is)

@@ -1444,6 +1444,26 @@ static struct fx_vtpm restored(uint32_t domid, uint32_t mark, const char *uuid)
     return device(domid, uuid);
 }
 
+/* The driver of another domain than 5 connects to its device, in libxl's order. */
+static struct fx_frontend *connected_in(struct fx_vtpm *d, struct fx_guest **other)
+{
+    struct fx_frontend *f;
+
+    assert_int_equal(fx_guest_open(other, machine, d->domid), 0);
+    assert_int_equal(fx_vtpm_create(machine, d), 0);
+    assert_int_equal(fx_frontend_open(&f, *other, d, 0), 0);
+    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    return f;
+}
+
+/* And is gone again. */
+static void removed_in(struct fx_vtpm *d, struct fx_frontend *f, struct fx_guest *other)
+{
+    assert_int_equal(fx_vtpm_remove(machine, d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    fx_guest_close(other);
+}
+
 /* A member of what `show` says about instance 1, as text; static. */
 static const char *shown(const char *member)
 {
@@ -1484,18 +1504,13 @@ static void a_restored_domain_gets_the_state_of_its_save(void **state)
     daemon_end(SIGTERM);
     daemon_start();
     d = restored(7, 1234, UUID_A);
-    assert_int_equal(fx_guest_open(&other, machine, 7), 0);
-    assert_int_equal(fx_vtpm_create(machine, &d), 0);
-    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
-    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    f = connected_in(&d, &other);
     assert_int_equal(wait_serve(1).boot, XLV_BOOT_KEPT);
     assert_string_equal(shown("suspended"), "(null)");
     /* its successor goes on from the journal */
     kill(wait_serve(1).pid, SIGKILL);
     assert_int_equal(wait_serve(2).boot, XLV_BOOT_FRESH);
-    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
-    fx_frontend_free(f);
-    fx_guest_close(other);
+    removed_in(&d, f, other);
 }
 
 static void another_save_is_refused_until_somebody_chooses(void **state)
@@ -1516,15 +1531,10 @@ static void another_save_is_refused_until_somebody_chooses(void **state)
     assert_int_equal(fx_vtpm_vanish(machine, &d), 0);
     /* the administrator says that it may have what there is */
     accept_restore("kept");
-    assert_int_equal(fx_guest_open(&other, machine, 7), 0);
-    assert_int_equal(fx_vtpm_create(machine, &d), 0);
-    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
-    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    f = connected_in(&d, &other);
     assert_int_equal(wait_serve(1).boot, XLV_BOOT_KEPT);
     assert_string_equal(shown("accept"), "(null)");
-    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
-    fx_frontend_free(f);
-    fx_guest_close(other);
+    removed_in(&d, f, other);
     assert_int_equal(fx_domain_destroy(machine, 7), 0);
 
     /* the same file again, when its TPM has gone on */
@@ -1534,14 +1544,9 @@ static void another_save_is_refused_until_somebody_chooses(void **state)
     assert_non_null(strstr(shown("last_refusal"), "xl-vtpm accept 1 --reset"));
     assert_int_equal(fx_vtpm_vanish(machine, &d), 0);
     accept_restore("reset");
-    assert_int_equal(fx_guest_open(&other, machine, 8), 0);
-    assert_int_equal(fx_vtpm_create(machine, &d), 0);
-    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
-    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    f = connected_in(&d, &other);
     assert_int_equal(wait_serve(2).boot, XLV_BOOT_FRESH);
-    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
-    fx_frontend_free(f);
-    fx_guest_close(other);
+    removed_in(&d, f, other);
 }
 
 static void a_created_domain_begins_anew_and_the_save_is_over(void **state)
@@ -1555,14 +1560,9 @@ static void a_created_domain_begins_anew_and_the_save_is_over(void **state)
     f = connected(&d);
     save(&d, f, 1234);
     d = device(6, UUID_A);
-    assert_int_equal(fx_guest_open(&other, machine, 6), 0);
-    assert_int_equal(fx_vtpm_create(machine, &d), 0);
-    assert_int_equal(fx_frontend_open(&f, other, &d, 0), 0);
-    assert_int_equal(fx_frontend_connect(f, LONG), 0);
+    f = connected_in(&d, &other);
     assert_int_equal(wait_serve(1).boot, XLV_BOOT_FRESH);
-    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
-    fx_frontend_free(f);
-    fx_guest_close(other);
+    removed_in(&d, f, other);
     d = restored(7, 1234, UUID_A);
     assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
     wait_said("its TPM has gone on since that save");
