@@ -125,6 +125,8 @@ devices_xl() {
     at_most "xl vtpm-attach" "$xl_seconds" 9.9
     dev_a=$(devid_of "$uuid_a")
     same_boot "attached again"
+    like "xl-vtpm show tells of the late attach" "$(xl-vtpm show "$uuid_a")" '^late attach .*ran already'
+    unlike "and not of the one that was there from the start" "$(xl-vtpm show "$uuid_b")" 'late attach'
 
     xl_timed devices vtpm-detach devices "$uuid_b"
     at_most "xl vtpm-detach by uuid" "$xl_seconds" "$prompt"
