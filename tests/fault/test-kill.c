@@ -38,7 +38,7 @@
 #include "tests/fault/tpm2-client.h"
 #include "tests/integration/harness.h"
 
-#define KILLS_DEFAULT 300
+#define KILLS_DEFAULT 1000
 #define ANSWER_MS 20000
 #define PCR 16u
 #define RANDOM_BYTES 16u
