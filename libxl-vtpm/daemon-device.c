@@ -588,9 +588,10 @@ static void release(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
 
-    /* no process to be told, for it was killed a moment ago: its journal is there */
-    if (!d->ended && d->claim.granted && d->slot && boot_is_over(d) &&
-        end_boot(d) == XLV_STOP_SUSPEND)
+    /* No process to be told, for it was killed a moment ago, or ended when the guest's driver
+     * did: its journal is there. */
+    if (!d->ended && d->slot && (d->claim.granted || (d->came_back && !d->slot->holder)) &&
+        boot_is_over(d) && end_boot(d) == XLV_STOP_SUSPEND)
         xlv_instances_kept(m->instances, d->slot, false);
     xlv_claim_release(m->instances, &d->claim);
     d->ended = 0;

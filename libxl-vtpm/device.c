@@ -161,7 +161,7 @@ static const struct {
         [XLV_SEE_NEW_RING] = TO(CLOSED, TO_6),
         [XLV_SEE_CLOSING] = TO(HOLDING, 0),
         [XLV_SEE_CLOSED] = TO(CLOSED, TO_6),
-        END_WITHOUT_PROCESS(0),
+        END_WITHOUT_PROCESS(RELEASE),
     },
     [S(CLOSED)] = {
         [XLV_SEE_NOTHING] = TO(CLOSED, 0),
@@ -170,9 +170,10 @@ static const struct {
         [XLV_SEE_NEW_RING] = TO(UNDECIDED, 0),
         [XLV_SEE_CLOSING] = TO(CLOSED, 0),
         [XLV_SEE_CLOSED] = TO(CLOSED, 0),
-        [XLV_SEE_END] = TO(ENDED, TO_6 | LEAF),
-        [XLV_SEE_END_CLOSED] = TO(ENDED, TO_6 | LEAF),
-        [XLV_SEE_GONE] = TO(GONE, FORGET),
+        /* the instance was let go; but the boot of its domain ends only now */
+        [XLV_SEE_END] = TO(ENDED, RELEASE | TO_6 | LEAF),
+        [XLV_SEE_END_CLOSED] = TO(ENDED, RELEASE | TO_6 | LEAF),
+        [XLV_SEE_GONE] = TO(GONE, RELEASE | FORGET),
     },
     [S(ENDING)] = {
         FRONTEND_IGNORED(ENDING),

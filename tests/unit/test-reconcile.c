@@ -1593,6 +1593,22 @@ static void what_a_killed_backend_could_not_keep_another_process_keeps(void **st
     wait_log("%s", line);
 }
 
+static void a_guest_saved_without_its_driver_is_kept_too(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    assert_int_equal(fx_frontend_close(f, LONG), 0);
+    wait_log("stop %d %d", wait_serve(0).pid, XLV_STOP_FRONTEND_CLOSED);
+    assert_int_equal(fx_frontend_set_state(f, XenbusStateClosed), 0);
+    save(&d, f, 1234);
+    wait_log("keep 1 5/0");
+    assert_non_null(strstr(shown("suspended"), "\"certain\": true"));
+}
+
 static void a_migration_within_the_host_waits_for_the_other_half(void **state)
 {
     struct fx_vtpm d = device(5, UUID_A), target;
@@ -1843,6 +1859,7 @@ int main(void)
         on_daemon(another_save_is_refused_until_somebody_chooses),
         on_daemon(a_created_domain_begins_anew_and_the_save_is_over),
         on_daemon(what_a_killed_backend_could_not_keep_another_process_keeps),
+        on_daemon(a_guest_saved_without_its_driver_is_kept_too),
         on_daemon(a_migration_within_the_host_waits_for_the_other_half),
         on_daemon(a_late_attach_is_recorded),
         on_daemon(a_late_attach_is_refused_where_it_shall_be),
