@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* xl-vtpm: the registry's side of instances: list, show, create, bind, release, accept. */
+#include "config.h"
+
+#include "libxl-vtpm/xl-vtpm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "5/0 connected", or "-"; text is room for it. */
+static const char *device_of(struct json_object *instance, char *text, size_t room)
+{
+    struct json_object *device = member(instance, "device");
+
+    if (!device)
+        return "-";
+    snprintf(text, room, "%s/%s %s", text_of(device, "domid", "?"), text_of(device, "devid", "?"),
+             text_of(device, "state", ""));
+    return text;
+}
+
+/* The domain that used it last, else one that is bound to it. */
+static const char *domain_of(struct json_object *instance)
+{
+    struct json_object *bindings = member(instance, "bindings");
+
+    if (json_object_is_type(bindings, json_type_array) && json_object_array_length(bindings))
+        return text_of(instance, "last_domain",
+                       text_of(json_object_array_get_idx(bindings, 0), "domain", "-"));
+    return text_of(instance, "last_domain", "-");
+}
+
+static void print_instance(struct json_object *instance)
+{
+    static const struct {
+        const char *name, *key, *none;
+    } fields[] = {
+        { "number", "number", "-" },       { "uuid", "uuid", "-" },
+        { "label", "label", "-" },         { "TPM version", "tpm_version", "-" },
+        { "life", "life", "-" },           { "created", "created", "-" },
+        { "last used", "last_used", "never" }, { "last domain", "last_domain", "-" },
+        { "its uuid", "last_domain_uuid", "-" }, { "directory", "directory", "-" },
+    };
+    struct json_object *bindings = member(instance, "bindings");
+    struct json_object *device = member(instance, "device");
+    struct json_object *refusal = member(instance, "last_refusal");
+    struct json_object *suspended = member(instance, "suspended");
+    char text[XLV_TEXT_MAX];
+
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        print_field(fields[i].name, text_of(instance, fields[i].key, fields[i].none));
+    for (size_t i = 0; bindings && i < json_object_array_length(bindings); i++) {
+        struct json_object *binding = json_object_array_get_idx(bindings, i);
+
+        snprintf(text, sizeof(text), "%s, device %s (%s)", text_of(binding, "domain", "?"),
+                 text_of(binding, "devid", "?"), text_of(binding, "origin", "?"));
+        print_field("bound to", text);
+    }
+    if (device) {
+        snprintf(text, sizeof(text), "domain %s, device %s", text_of(device, "domid", "?"),
+                 text_of(device, "devid", "?"));
+        print_field("serves", text);
+        json_object_object_foreach(device, key, value) {
+            if (strcmp(key, "domid") && strcmp(key, "devid")) {
+                snprintf(text, sizeof(text), "  %s", key);
+                print_field(text, value ? json_object_get_string(value) : "-");
+            }
+        }
+    }
+    if (suspended) {
+        snprintf(text, sizeof(text), "%s, domain %s: its state is kept for the restore%s",
+                 text_of(suspended, "time", "?"), text_of(suspended, "domid", "?"),
+                 json_object_get_boolean(member(suspended, "certain"))
+                     ? "" : ", but it is not certain which save file it is of");
+        print_field("suspended", text);
+    }
+    if (member(instance, "accept")) {
+        snprintf(text, sizeof(text), "%s, at the next restore", text_of(instance, "accept", "?"));
+        print_field("accept", text);
+    }
+    if (member(instance, "late_attach")) {
+        snprintf(text, sizeof(text), "%s: its domain ran already, its PCRs tell nothing of the "
+                 "boot before", text_of(instance, "late_attach", "?"));
+        print_field("late attach", text);
+    }
+    if (refusal) {
+        snprintf(text, sizeof(text), "%s: domain %s, device %s: %s", text_of(refusal, "time", "?"),
+                 text_of(refusal, "domid", "?"), text_of(refusal, "devid", "?"),
+                 text_of(refusal, "reason", "?"));
+        print_field("last refusal", text);
+    }
+}
+
+static int print_list(struct run *run, struct json_object *list)
+{
+    static const char *const head[] = { "Number", "UUID",   "TPM",       "Life",
+                                        "Domain", "Device", "Last used", "Label" };
+    enum { COLUMNS = sizeof(head) / sizeof(head[0]), DEVICE_MAX = 96 };
+    size_t count = json_object_array_length(list);
+    const char **cells = calloc((count + 1) * COLUMNS, sizeof(*cells));
+    char *devices = calloc(count + 1, DEVICE_MAX);
+
+    if (!cells || !devices) {
+        free(cells);
+        free(devices);
+        return xlv_fail(&run->e, -ENOMEM, "no memory for the list");
+    }
+    memcpy(cells, head, sizeof(head));
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *instance = json_object_array_get_idx(list, i);
+        const char **row = cells + (i + 1) * COLUMNS;
+
+        row[0] = text_of(instance, "number", "?");
+        row[1] = text_of(instance, "uuid", "?");
+        row[2] = text_of(instance, "tpm_version", "?");
+        row[3] = text_of(instance, "life", "?");
+        row[4] = domain_of(instance);
+        row[5] = device_of(instance, devices + i * DEVICE_MAX, DEVICE_MAX);
+        row[6] = text_of(instance, "last_used", "never");
+        row[7] = text_of(instance, "label", "-");
+    }
+    print_table(cells, count + 1, COLUMNS);
+    free(cells);
+    free(devices);
+    return 0;
+}
+
+int run_list(struct run *run, struct json_object **result)
+{
+    int rc = ask(run, request_of("list"), result);
+
+    if (!rc && !json_object_is_type(*result, json_type_array))
+        rc = xlv_fail(&run->e, -EPROTO, "the daemon's answer is no list");
+    return rc || run->json ? rc : print_list(run, *result);
+}
+
+static int put_device(struct run *run, struct json_object *request, const char *domain)
+{
+    long devid = 0;
+
+    if (run->devid) {
+        char *rest;
+
+        devid = strtol(run->devid, &rest, 10);
+        if (run->devid[0] < '0' || run->devid[0] > '9' || *rest || devid > (long)XLV_DEVID_MAX)
+            return xlv_fail(&run->e, XLV_E_INVALID, "--devid %s: a number from 0 to %u is needed",
+                            run->devid, XLV_DEVID_MAX);
+    }
+    put(request, "domain", json_object_new_string(domain));
+    put(request, "devid", json_object_new_int64(devid));
+    return 0;
+}
+
+int run_show(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("show");
+    int rc;
+
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        print_instance(*result);
+    return rc;
+}
+
+int run_create(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("create");
+    int rc;
+
+    if (run->count)
+        put(request, "uuid", json_object_new_string(run->args[0]));
+    if (run->tpm_version)
+        put(request, "tpm_version", json_object_new_string(run->tpm_version));
+    if (run->label)
+        put(request, "label", json_object_new_string(run->label));
+    rc = ask(run, request, result);
+    /* for scripts: the uuid and nothing else */
+    if (!rc && !run->json)
+        puts(text_of(*result, "uuid", "?"));
+    return rc;
+}
+
+int run_release(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("release");
+    int rc;
+
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        printf("instance %s, uuid %s, is served again\n", text_of(*result, "number", "?"),
+               text_of(*result, "uuid", "?"));
+    return rc;
+}
+
+int run_accept(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("accept");
+    const char *word = run->reset ? "reset" : run->kept ? "kept" : "none";
+    int rc;
+
+    put_instance(request, run->args[0]);
+    put(request, "accept", json_object_new_string(word));
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        printf("instance %s, uuid %s: %s\n", text_of(*result, "number", "?"),
+               text_of(*result, "uuid", "?"),
+               run->reset  ? "the next restored domain gets its TPM as after a reset"
+               : run->kept ? "the next restored domain goes on from the kept state"
+                           : "nothing is accepted any more");
+    return rc;
+}
+
+int run_bind(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("bind");
+    int rc = put_device(run, request, run->args[0]);
+
+    if (rc) {
+        json_object_put(request);
+        return rc;
+    }
+    put_instance(request, run->args[1]);
+    rc = ask(run, request, result);
+    if (!rc && !run->json) {
+        print_text(run->args[0]);
+        printf(", device %s: instance %s, uuid %s\n", run->devid ? run->devid : "0",
+               text_of(*result, "number", "?"), text_of(*result, "uuid", "?"));
+    }
+    return rc;
+}
+
+int run_unbind(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("unbind");
+    int rc = put_device(run, request, run->args[0]);
+
+    if (rc) {
+        json_object_put(request);
+        return rc;
+    }
+    return ask(run, request, result);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * xl-vtpm, the administrator's command, from the inside. A command is
+ *
+ *     one function run_NAME(), in the file of its topic (xl-vtpm-<topic>.c),
+ *     its declaration here, and one line of the table in xl-vtpm.c.
+ *
+ * An option that only some commands take is a member of struct run, one line of
+ * the option table, and its name in the lines of those commands.
+ *
+ * A command prints for people where run->json is not set. It hands its result
+ * out, and the caller prints that where run->json is set; a command whose
+ * report is to be seen even if it fails prints both itself. Errors go to
+ * run->e, their code is returned and becomes the exit code, xl-vtpm(8).
+ */
+#ifndef XLV_XL_VTPM_H
+#define XLV_XL_VTPM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <json-c/json.h>
+
+#include "common/error.h"
+#include "common/uuid.h"
+#include "libxl-vtpm/client.h"
+#include "libxl-vtpm/settings.h"
+
+enum exit_code {
+    EXIT_FINE = 0,
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_NOT_FOUND = 3,
+    EXIT_REFUSED = 4,
+    EXIT_INVALID = 5,
+    EXIT_UNFINISHED = 6,
+};
+
+/* What one run was asked for, and what it works with. */
+struct run {
+    bool json, verbose, offline, help, version;
+    bool yes, release, shown, reset, kept;
+    const char *config, *tpm_version, *label, *devid, *use_slot;
+    char **args; /* behind the command's name */
+    int count;
+    const struct xlv_settings *settings;
+    struct xlv_client *client;
+    struct xlv_error e;
+};
+
+/* --- xl-vtpm-print.c: what the commands share --- */
+
+struct json_object *member(struct json_object *json, const char *key); /* borrowed, or NULL */
+
+/* Text or number as text; fallback for null, missing and "". Borrowed. */
+const char *text_of(struct json_object *json, const char *key, const char *fallback);
+
+void print_json(struct json_object *json);
+
+/* Takes over value; NULL is left out. Without memory there is nothing left to do: exits. */
+void put(struct json_object *request, const char *key, struct json_object *value);
+
+struct json_object *request_of(const char *call); /* a call of include/control.h, owned */
+
+/* UUID or NUMBER of an instance, into a request. */
+void put_instance(struct json_object *request, const char *arg);
+
+/* Asks the daemon or the files; frees request. *result is the caller's. */
+int ask(struct run *run, struct json_object *request, struct json_object **result);
+
+/* Nothing that these print reaches the terminal as a control. */
+void print_text(const char *text);
+void print_field(const char *name, const char *text);
+void print_table(const char *const *rows, size_t row_count, size_t columns);
+
+/* --- the commands --- */
+
+/* xl-vtpm-instances.c */
+int run_list(struct run *run, struct json_object **result);
+int run_show(struct run *run, struct json_object **result);
+int run_create(struct run *run, struct json_object **result);
+int run_bind(struct run *run, struct json_object **result);
+int run_unbind(struct run *run, struct json_object **result);
+int run_release(struct run *run, struct json_object **result);
+int run_accept(struct run *run, struct json_object **result);
+
+/* xl-vtpm-states.c */
+int run_recover(struct run *run, struct json_object **result);
+int run_rekey(struct run *run, struct json_object **result);
+
+/* xl-vtpm-host.c */
+int run_check(struct run *run, struct json_object **result);
+int run_status(struct run *run, struct json_object **result);
+int run_doctor(struct run *run, struct json_object **result);
+
+#endif
