@@ -23,7 +23,7 @@
 enum xlv_command_fault {
     XLV_FAULT_SIZE,          /* the length cannot be that of a command */
     XLV_FAULT_LOCALITY,      /* a locality that this guest has not got */
-    XLV_FAULT_PAGES,         /* its extra pages cannot be mapped */
+    XLV_FAULT_PAGES,         /* it goes on in extra pages, which are not mapped */
     XLV_FAULT_STORAGE,       /* the change could not be made durable, so it was not made */
     XLV_FAULT_FAILURE,       /* the command kills the TPM, or the TPM has failed */
     XLV_FAULT_RESPONSE_SIZE, /* the response does not fit where the frontend wants it */

@@ -130,6 +130,27 @@ static void tell_status(struct backend *b)
     tell(b, &m, sizeof(m));
 }
 
+/* The daemon's log shall say why, even if ours goes nowhere. */
+static struct backend *in_sandbox;
+
+static void on_forbidden(const char *text)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+
+    xlv_fail(&e, XLV_E_FORBIDDEN, "%s", text);
+    tell_failed(in_sandbox, XLV_E_FORBIDDEN, &e);
+}
+
+static int enter_sandbox(struct backend *b, struct xlv_error *e)
+{
+    const struct xlv_sandbox sandbox = {
+        .port = b->port, .uid = b->launch.uid, .gid = b->launch.gid, .on_forbidden = on_forbidden,
+    };
+
+    in_sandbox = b;
+    return xlv_sandbox_enter(&sandbox, e);
+}
+
 /* --- launch -------------------------------------------------------------- */
 
 static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nfds,
@@ -209,7 +230,7 @@ static int manufacture(struct backend *b, struct xlv_error *e)
     uint64_t generation;
     int r;
 
-    r = xlv_sandbox_enter(NULL, b->launch.uid, b->launch.gid, e);
+    r = enter_sandbox(b, e);
     if (r)
         return r;
     r = xlv_store_load(b->store, &state, &length, &generation, e);
@@ -238,7 +259,7 @@ static int keep(struct backend *b, struct xlv_error *e)
         .store = b->store,
         .journal = b->journal,
     };
-    int r = xlv_sandbox_enter(NULL, b->launch.uid, b->launch.gid, e);
+    int r = enter_sandbox(b, e);
 
     if (!r)
         r = xlv_session_keep(&config, e);
@@ -279,7 +300,7 @@ static int start_serving(struct backend *b, struct xlv_error *e)
         r = xlv_port_open(&b->port, b->launch.domid, b->launch.ring_ref, b->launch.event_channel,
                           e);
     if (!r)
-        r = xlv_sandbox_enter(b->port, b->launch.uid, b->launch.gid, e);
+        r = enter_sandbox(b, e);
     config.port = b->port;
     if (!r)
         r = xlv_session_new(&b->session, &config, e);

@@ -14,6 +14,7 @@
 
 #include <xenevtchn.h>
 #include <xengnttab.h>
+#include <xentoolcore.h>
 #include <xentoollog.h>
 
 #include "common/log.h"
@@ -25,6 +26,7 @@ struct xlv_port {
     xenevtchn_handle *events;
     void *page;
     int local; /* our end of the channel, -1 unbound */
+    bool restricted;
 };
 
 /* libxengnttab logs each grant that cannot be mapped, to stderr if it is let:
@@ -106,10 +108,17 @@ void xlv_port_close(struct xlv_port *port)
 {
     if (!port)
         return;
-    if (port->local >= 0 && xenevtchn_unbind(port->events, (evtchn_port_t)port->local) < 0)
-        xlv_log(XLV_LOG_WARNING, "the event channel could not be unbound (%s)", strerror(errno));
-    if (port->page && xengnttab_unmap(port->grants, port->page, 1) < 0)
-        xlv_log(XLV_LOG_WARNING, "the shared page could not be unmapped (%s)", strerror(errno));
+    if (port->restricted) {
+        /* the libraries can give nothing back any more; the kernel does */
+        (void)munmap(port->page, XLV_PAGE_SIZE);
+    } else {
+        if (port->local >= 0 && xenevtchn_unbind(port->events, (evtchn_port_t)port->local) < 0)
+            xlv_log(XLV_LOG_WARNING, "the event channel could not be unbound (%s)",
+                    strerror(errno));
+        if (port->page && xengnttab_unmap(port->grants, port->page, 1) < 0)
+            xlv_log(XLV_LOG_WARNING, "the shared page could not be unmapped (%s)",
+                    strerror(errno));
+    }
     if (port->events)
         (void)xenevtchn_close(port->events);
     if (port->grants)
@@ -119,9 +128,11 @@ void xlv_port_close(struct xlv_port *port)
 
 int xlv_port_restrict(struct xlv_port *port, struct xlv_error *e)
 {
-    if (xenevtchn_restrict(port->events, (domid_t)port->domid) < 0)
-        return xlv_fail(e, -errno, "the event channel device cannot be restricted to domain %u "
-                        "(%s)", port->domid, strerror(errno));
+    /* also where it fails half way */
+    port->restricted = true;
+    if (xentoolcore_restrict_all((domid_t)port->domid) < 0)
+        return xlv_fail(e, -errno, "the Xen devices cannot be restricted to domain %u (%s)",
+                        port->domid, strerror(errno));
     return 0;
 }
 
@@ -166,21 +177,4 @@ void xlv_port_notify(struct xlv_port *port)
 {
     if (xenevtchn_notify(port->events, (evtchn_port_t)port->local) < 0)
         xlv_log(XLV_LOG_DEBUG, "the frontend could not be notified (%s)", strerror(errno));
-}
-
-void *xlv_port_map(struct xlv_port *port, const uint32_t *refs, size_t count)
-{
-    uint32_t copy[XLV_EXTRA_PAGES_MAX];
-
-    if (!count || count > XLV_EXTRA_PAGES_MAX)
-        return NULL;
-    memcpy(copy, refs, count * sizeof(*refs));
-    return xengnttab_map_domain_grant_refs(port->grants, (uint32_t)count, port->domid, copy,
-                                           PROT_READ | PROT_WRITE);
-}
-
-void xlv_port_unmap(struct xlv_port *port, void *pages, size_t count)
-{
-    if (pages && xengnttab_unmap(port->grants, pages, (uint32_t)count) < 0)
-        xlv_log(XLV_LOG_WARNING, "extra pages could not be unmapped (%s)", strerror(errno));
 }

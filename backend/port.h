@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The port: this process's hold on one frontend, i.e. the mapped shared page,
- * the bound event channel, and grants mapped for a while. The only user of
- * libxengnttab and libxenevtchn. A unit test of the session puts its own
- * functions of these names in the place of this file.
+ * The port: this process's hold on one frontend, i.e. the mapped shared page
+ * and the bound event channel. The only user of libxengnttab and libxenevtchn.
+ * A unit test of the session puts its own functions of these names in the
+ * place of this file.
  */
 #ifndef XLV_PORT_H
 #define XLV_PORT_H
@@ -27,7 +27,11 @@ int xlv_port_open(struct xlv_port **out, uint32_t domid, uint32_t ring_ref,
 /* Unmaps and unbinds; NULL is fine. */
 void xlv_port_close(struct xlv_port *port);
 
-/* Gives up what the event channel device would allow with other domains. */
+/*
+ * Gives up what the Xen devices would allow with other domains: the event
+ * channel device is for this domain only, the grant device is closed for good.
+ * Nothing can be mapped afterwards, whoever controls this process.
+ */
 int xlv_port_restrict(struct xlv_port *port, struct xlv_error *e);
 
 void *xlv_port_page(struct xlv_port *port);
@@ -44,15 +48,5 @@ int xlv_port_unmask(struct xlv_port *port, struct xlv_error *e);
 
 /* Tells the frontend. A frontend that is gone is no error. */
 void xlv_port_notify(struct xlv_port *port);
-
-/*
- * Maps count further grants of the same domain, contiguous; NULL where the
- * guest named what cannot be mapped. Used after privileges were given up: needs
- * ioctl and mmap on the open gntdev descriptor, nothing else. It is a later
- * sandbox's task to allow exactly IOCTL_GNTDEV_MAP_GRANT_REF,
- * _UNMAP_GRANT_REF and _GET_OFFSET_FOR_VADDR there, and mmap of it.
- */
-void *xlv_port_map(struct xlv_port *port, const uint32_t *refs, size_t count);
-void xlv_port_unmap(struct xlv_port *port, void *pages, size_t count);
 
 #endif

@@ -14,6 +14,12 @@
  * mapped right behind. (A comment in tpmif.h says 16 where it is 8: Linux and
  * mini-os both begin at 8 + 4 * nr_extra_pages.)
  *
+ * The session maps no extra pages: no driver is known that names any (Linux and
+ * mini-os never do, and mini-os's own backend looks at the first page only),
+ * all commands of a TPM fit the first page but for its last bytes, and the
+ * device that maps grants would let a guest that has taken over the process map
+ * what other guests granted to the host.
+ *
  * States: IDLE -> SUBMIT by the frontend, SUBMIT -> FINISH by the backend,
  * anything -> CANCEL by the frontend, CANCEL -> FINISH or IDLE by the backend.
  */

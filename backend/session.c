@@ -49,8 +49,6 @@ struct xlv_session {
     /* the command at hand */
     struct xlv_ring_snapshot snapshot;
     struct xlv_ring_view view;
-    void *extra;
-    size_t extra_pages;
     bool refused; /* not for the TPM: answered with fault */
     enum xlv_command_fault fault;
     enum xlv_journal_outcome outcome;
@@ -512,21 +510,11 @@ out:
     return 0;
 }
 
-static void unmap_extra(struct xlv_session *s)
-{
-    xlv_port_unmap(s->c.port, s->extra, s->extra_pages);
-    s->extra = NULL;
-    s->extra_pages = 0;
-    s->view.extra = NULL;
-    s->view.extra_pages = 0;
-}
-
 void xlv_session_free(struct xlv_session *s)
 {
     if (!s)
         return;
     xlv_engine_off();
-    unmap_extra(s);
     state_clear(&s->permanent);
     state_clear(&s->volatile_state);
     state_clear(&s->next_permanent);
@@ -561,19 +549,14 @@ static void fetch_request(struct xlv_session *s)
     s->refused = false;
     s->outcome = XLV_JOURNAL_FINISH;
     s->response_length = 0;
-    if (bad != XLV_RING_OK) {
+    /* Extra pages are not mapped: see ring.h. What fits the first one is served. */
+    s->view = xlv_ring_view(s->page, &s->snapshot, NULL, 0);
+    if (bad != XLV_RING_OK)
         refuse(s, XLV_FAULT_SIZE);
-    } else if (s->snapshot.nr_extra_pages) {
-        /* all of them, and before the command runs: the response may need more
-         * room than the request, and then it would be too late to say no */
-        s->extra_pages = s->snapshot.nr_extra_pages;
-        s->extra = xlv_port_map(s->c.port, s->snapshot.extra_refs, s->extra_pages);
-        if (!s->extra)
-            refuse(s, XLV_FAULT_PAGES);
-    }
-    if (!s->refused && s->snapshot.locality > s->c.max_locality)
+    else if (s->snapshot.length > xlv_ring_room(&s->view))
+        refuse(s, XLV_FAULT_PAGES);
+    else if (s->snapshot.locality > s->c.max_locality)
         refuse(s, XLV_FAULT_LOCALITY);
-    s->view = xlv_ring_view(s->page, &s->snapshot, s->extra, s->extra_pages);
     s->request_length = xlv_ring_captured(&s->snapshot, &s->view);
     xlv_ring_read(&s->view, s->request, s->request_length);
     if (s->refused && xlv_ratelimit_pass(&limit))
@@ -626,16 +609,12 @@ static int inspect(struct xlv_session *s)
             explicit_bzero(&s->leftover, sizeof(s->leftover));
         }
     }
-    if (ours) {
-        if (s->step == XLV_STEP_FINISH)
-            unmap_extra(s);
+    if (ours)
         return 0;
-    }
     if (s->snapshot.state == XLV_RING_SUBMIT) {
         s->step = XLV_STEP_BEGIN;
         return 0;
     }
-    unmap_extra(s);
     /* Nothing runs, so a cancel is complete at once. A frontend that gave up
      * while nobody served it waits for this. */
     if (s->snapshot.state == XLV_RING_CANCEL && xlv_ring_cancelled(s->page))
@@ -776,8 +755,6 @@ int xlv_session_step(struct xlv_session *s, struct xlv_error *e)
         s->step = XLV_STEP_MARK;
         return 0;
     case XLV_STEP_MARK:
-        /* the frontend may take its grants back as soon as it sees FINISH */
-        unmap_extra(s);
         xlv_journal_mark(s->c.journal, s->sequence);
         s->step = XLV_STEP_FINISH;
         return 0;

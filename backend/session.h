@@ -7,12 +7,12 @@
  * process may die (kill -9, crash, power) without the guest being able to tell,
  * other than by a slow answer:
  *
- *     INSPECT   fetch and validate the header, map extra pages, copy the request
+ *     INSPECT   fetch and validate the header, copy the request
  *     BEGIN     count the attempt in the journal
  *     EXECUTE   libtpms; only this process's memory changes
  *     RECORD    {request, response, both states} into the journal, atomically
  *     COMMIT    the permanent state into the store, if it changed
- *     PLACE     the response into the page; extra pages are unmapped
+ *     PLACE     the response into the page
  *     MARK      "the response of this sequence is in place"
  *     FINISH    the state byte; from here on the page is the guest's
  *     NOTIFY    the event

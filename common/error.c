@@ -45,6 +45,7 @@ const char *xlv_strerror(int code)
         [XLV_E_TPM] = "TPM error",
         [XLV_E_CONFLICT] = "conflict",
         [XLV_E_GONE] = "gone",
+        [XLV_E_FORBIDDEN] = "forbidden",
     };
 
     if (code < 0)

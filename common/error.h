@@ -34,6 +34,7 @@ enum xlv_outcome {
     XLV_E_TPM,           /* libtpms answered with an error */
     XLV_E_CONFLICT,      /* a transaction has to be tried again */
     XLV_E_GONE,          /* the peer or the object went away meanwhile */
+    XLV_E_FORBIDDEN,     /* something was done that the sandbox does not allow */
 };
 
 struct xlv_error {

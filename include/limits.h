@@ -75,6 +75,17 @@
 /* Devices one daemon serves: processes, and xenstore watches of one connection. */
 #define XLV_DEVICES_MAX 4096u
 
+/*
+ * What a backend may have in its sandbox. Files: those of its LAUNCH, three
+ * standard ones, two Xen devices, a signalfd, the daemon and a daemon that
+ * takes its place, and a few for libraries. File size: no file of ours comes
+ * near; a runaway write must not fill a disk. Memory, data of its own
+ * (RLIMIT_DATA): @MEM@
+ */
+#define XLV_BACKEND_FILES_MAX 32u
+#define XLV_BACKEND_FILE_SIZE_MAX (64u * 1024u * 1024u)
+#define XLV_BACKEND_MEMORY_MAX (64u * 1024u * 1024u)
+
 /* Text for people that a process passes to another, terminating NUL included. */
 #define XLV_TEXT_MAX 512u
 
