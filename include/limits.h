@@ -80,11 +80,13 @@
  * standard ones, two Xen devices, a signalfd, the daemon and a daemon that
  * takes its place, and a few for libraries. File size: no file of ours comes
  * near; a runaway write must not fill a disk. Memory, data of its own
- * (RLIMIT_DATA): @MEM@
+ * (RLIMIT_DATA): a TPM with its NV full that makes RSA keys is content with
+ * 2 MiB (tests/sandbox/test-commands); the largest states that a store takes
+ * are some 6 MiB in all the copies there are of them at a time.
  */
 #define XLV_BACKEND_FILES_MAX 32u
 #define XLV_BACKEND_FILE_SIZE_MAX (64u * 1024u * 1024u)
-#define XLV_BACKEND_MEMORY_MAX (64u * 1024u * 1024u)
+#define XLV_BACKEND_MEMORY_MAX (32u * 1024u * 1024u)
 
 /* Text for people that a process passes to another, terminating NUL included. */
 #define XLV_TEXT_MAX 512u
