@@ -360,7 +360,11 @@ static void check_backend(struct doctor *d)
         OK("backend-program", "%s is executable", program);
 
     /* one that does not exist is refused with the configuration */
-    if (user[0])
+    if (d->settings.backend_uid_base)
+        OK("backend-user", "each instance's backends become a user of their own, uid %u to %u",
+           d->settings.backend_uid_base,
+           d->settings.backend_uid_base + (d->settings.backend_uid_count - 1));
+    else if (user[0])
         OK("backend-user", "backends become user %s", user);
     else
         WARNING("backend-user", "make a user xl-vtpm (systemd-sysusers does, or adduser --system) "

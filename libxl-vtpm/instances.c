@@ -164,6 +164,32 @@ void xlv_instances_drop_journal(struct xlv_instances *is, const struct xlv_slot 
     (void)unlinkat(is->c.journal_dirfd, name, 0);
 }
 
+/* A uid of its own, or the one that all share. */
+static int choose_user(struct xlv_instances *is, const struct xlv_slot *slot,
+                       struct xlv_msg_launch *launch, struct xlv_error *e)
+{
+    const struct xlv_settings *settings = is->c.settings;
+    struct xlv_error why = XLV_ERROR_INIT;
+    int rc;
+
+    launch->uid = is->c.uid;
+    launch->gid = is->c.gid;
+    if (geteuid() != 0 || !settings->backend_uid_base)
+        return 0;
+    rc = xlv_registry_uid(is->c.registry, slot->number, settings->backend_uid_base,
+                          settings->backend_uid_count, &launch->uid, &why);
+    if (!rc)
+        launch->gid = launch->uid;
+    else if (rc > 0)
+        return xlv_fail(e, rc, "%s", why.text);
+    else
+        /* a full or read-only disk shall not keep a guest from its TPM */
+        xlv_log_about(&slot->subject, XLV_LOG_WARNING,
+                      "its backend runs as backend-user, because no uid of its own can be "
+                      "recorded: %s", why.text);
+    return 0;
+}
+
 /* slots: opened and locked, for that is when their key is certain (keys.h) */
 static int fill_launch(struct xlv_instances *is, const struct xlv_slot *slot,
                        enum xlv_launch_mode mode, const int slots[2],
@@ -180,8 +206,9 @@ static int fill_launch(struct xlv_instances *is, const struct xlv_slot *slot,
     launch->uuid = slot->info.uuid;
     launch->instance = slot->number;
     launch->max_locality = is->c.settings->max_locality;
-    launch->uid = is->c.uid;
-    launch->gid = is->c.gid;
+    rc = choose_user(is, slot, launch, e);
+    if (rc)
+        return rc;
     launch->log_level = xlv_log_level();
     rc = xlv_keys_of_store(is->c.keys, &slot->info.uuid, slots, launch->instance_key, NULL, e);
     if (!rc && mode != XLV_LAUNCH_MANUFACTURE)

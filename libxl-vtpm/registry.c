@@ -74,6 +74,10 @@ static const char *const migrations[] = {
     "ALTER TABLE instance ADD COLUMN accept TEXT NOT NULL DEFAULT ''"
     "  CHECK (accept IN ('', 'reset', 'kept'));"
     "ALTER TABLE instance ADD COLUMN late_attach INTEGER NOT NULL DEFAULT 0;",
+    /* 3: a uid of its own for each instance's backends */
+    "CREATE TABLE backend_uid ("
+    "  uid INTEGER PRIMARY KEY CHECK (uid BETWEEN 1 AND 4294967294),"
+    "  instance INTEGER NOT NULL UNIQUE REFERENCES instance (number) ON DELETE CASCADE);",
 };
 #define SCHEMA ((int)(sizeof(migrations) / sizeof(migrations[0])))
 
@@ -1285,6 +1289,71 @@ int xlv_registry_accept(struct xlv_registry *r, uint64_t number, enum xlv_accept
 {
     return set_text(r, "UPDATE instance SET accept = ?2 WHERE number = ?1", number,
                     accept_names[accept], "accept a restored domain", e);
+}
+
+int xlv_registry_uid(struct xlv_registry *r, uint64_t number, uint32_t first, uint32_t count,
+                     uint32_t *uid, struct xlv_error *e)
+{
+    static const char doing[] = "find a uid for an instance";
+    static const char mine[] =
+        "SELECT uid FROM backend_uid WHERE instance = ?1 AND uid BETWEEN ?2 AND ?3";
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int64_t last = (int64_t)first + count - 1;
+    int rc;
+
+    if (!first || !count || last >= UINT32_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "%" PRIu32 " uids from %" PRIu32 " on are no range",
+                        count, first);
+    rc = prepare(r, &stmt, mine, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 2, first, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 3, last, doing, e);
+    if (!rc)
+        rc = step(r, stmt, doing, e);
+    if (!rc)
+        *uid = (uint32_t)sqlite3_column_int64(stmt, 0);
+    if (rc != XLV_E_NOT_FOUND)
+        return rc;
+    finalize(&stmt);
+
+    rc = begin(r, doing, e);
+    if (rc)
+        return rc;
+    /* one of another range is given back */
+    rc = prepare(r, &stmt, "DELETE FROM backend_uid WHERE instance = ?1", doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = run(r, stmt, doing, e);
+    finalize(&stmt);
+    /* the lowest that is free: the first one, or one behind one that is taken */
+    if (!rc)
+        rc = prepare(r, &stmt,
+                     "INSERT INTO backend_uid SELECT min(uid), ?1 FROM"
+                     " (SELECT ?2 AS uid UNION ALL SELECT uid + 1 FROM backend_uid)"
+                     " WHERE uid BETWEEN ?2 AND ?3"
+                     " AND uid NOT IN (SELECT uid FROM backend_uid) HAVING min(uid) IS NOT NULL"
+                     " RETURNING uid", doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 2, first, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 3, last, doing, e);
+    if (!rc)
+        rc = step(r, stmt, doing, e);
+    if (rc == XLV_E_NOT_FOUND)
+        rc = xlv_fail(e, XLV_E_REFUSED, "all %" PRIu32 " uids from %" PRIu32 " on are taken by "
+                      "other instances: raise backend-uid-count", count, first);
+    if (!rc) {
+        *uid = (uint32_t)sqlite3_column_int64(stmt, 0);
+        rc = run(r, stmt, doing, e);
+    }
+    finalize(&stmt);
+    return end(r, rc, doing, e);
 }
 
 int xlv_registry_bind(struct xlv_registry *r, uint64_t number, const char *domain_name,

@@ -168,6 +168,14 @@ int xlv_registry_accept(struct xlv_registry *registry, uint64_t number, enum xlv
                         struct xlv_error *e);
 const char *xlv_accept_name(enum xlv_accept accept); /* "", "reset", "kept" */
 
+/*
+ * The uid that the backends of an instance run as: no other instance's, out of
+ * first to first + count - 1. The one that it had is kept, else the lowest free one
+ * is recorded. XLV_E_REFUSED: all are taken; XLV_E_INVALID: no such range.
+ */
+int xlv_registry_uid(struct xlv_registry *registry, uint64_t number, uint32_t first,
+                     uint32_t count, uint32_t *uid, struct xlv_error *e);
+
 /* Bindings. bind replaces an older binding of the same (domain, devid). */
 enum xlv_binding_origin { XLV_BINDING_AUTOMATIC, XLV_BINDING_ADMINISTRATOR };
 const char *xlv_binding_origin_name(enum xlv_binding_origin origin);

@@ -22,6 +22,11 @@
 
 #define DEFAULT_PATH XLV_SYSCONFDIR "/xen/xl-vtpm.conf"
 #define DEFAULT_USER "xl-vtpm"
+/* A range that nobody else gives away: above what useradd takes for subordinate uids (up to
+ * 600100000) and systemd for containers (up to 1879048191); -1 is no uid. */
+#define UID_BASE 2013265920u
+#define UID_COUNT 65536u
+#define UID_LAST 4294967294u
 
 /* Where a value stands, for its error. */
 struct place {
@@ -101,6 +106,37 @@ static int set_backend_user(struct xlv_settings *s, const char *value, const str
         return xlv_fail(e, rc, "%s:%u: the user database cannot be read: %s", at->path, at->line,
                         strerror(-rc));
     return replace(&s->backend_user, value);
+}
+
+/* Digits only, 0 to most. */
+static int number_value(uint32_t *field, const char *value, uint32_t most, const char *want,
+                        const struct place *at, struct xlv_error *e)
+{
+    uint64_t number = 0;
+    const char *p = value;
+
+    for (; *p >= '0' && *p <= '9' && number <= most; p++)
+        number = 10 * number + (uint64_t)(*p - '0');
+    if (p == value || *p || number > most)
+        return bad(at, e, value, want);
+    *field = (uint32_t)number;
+    return 0;
+}
+
+static int set_backend_uid_base(struct xlv_settings *s, const char *value, const struct place *at,
+                                struct xlv_error *e)
+{
+    return number_value(&s->backend_uid_base, value, UID_LAST, "a uid is needed, or 0 to run all "
+                        "backends as backend-user", at, e);
+}
+
+static int set_backend_uid_count(struct xlv_settings *s, const char *value, const struct place *at,
+                                 struct xlv_error *e)
+{
+    int rc = number_value(&s->backend_uid_count, value, UID_LAST, "a number of uids is needed", at,
+                          e);
+
+    return rc || s->backend_uid_count ? rc : bad(at, e, value, "a number of uids is needed");
 }
 
 static int set_default_tpm_version(struct xlv_settings *s, const char *value,
@@ -193,6 +229,8 @@ static const struct {
     { "run-dir", false, set_run_dir },
     { "backend-program", false, set_backend_program },
     { "backend-user", true, set_backend_user },
+    { "backend-uid-base", false, set_backend_uid_base },
+    { "backend-uid-count", false, set_backend_uid_count },
     { "default-tpm-version", false, set_default_tpm_version },
     { "unknown-uuid", false, set_unknown_uuid },
     { "late-attach", false, set_late_attach },
@@ -210,6 +248,8 @@ static int start(struct xlv_settings *s)
         .state_dir = strdup(XLV_LOCALSTATEDIR "/lib/xl-vtpm"),
         .run_dir = strdup(XLV_RUNSTATEDIR "/xl-vtpm"),
         .backend_program = strdup(XLV_LIBEXECDIR "/xl-vtpm/vtpm-backend"),
+        .backend_uid_base = UID_BASE,
+        .backend_uid_count = UID_COUNT,
         .default_tpm_version = XLV_TPM_2_0,
         .unknown_uuid = XLV_UNKNOWN_UUID_ASSIGN,
         .max_locality = 0,
@@ -373,6 +413,10 @@ int xlv_settings_load(struct xlv_settings *settings, const char *path, struct xl
             rc = take_line(settings, line, &at, seen, e);
         }
     }
+    if (!rc && settings->backend_uid_base &&
+        settings->backend_uid_count - 1 > UID_LAST - settings->backend_uid_base)
+        rc = xlv_fail(e, XLV_E_INVALID, "%s: there are no %u uids from backend-uid-base = %u on",
+                      at.path, settings->backend_uid_count, settings->backend_uid_base);
     if (!rc) {
         rc = finish(settings);
         if (rc)

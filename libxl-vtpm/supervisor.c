@@ -811,7 +811,8 @@ enum xlv_verdict xlv_backoff_judge(struct xlv_backoff *b, const struct xlv_child
         return XLV_VERDICT_QUARANTINE;
     case XLV_CHILD_FAILED:
         /* the rest may be the host's or the guest's doing (no memory, a bad ring) */
-        return end->code == XLV_E_TPM ? XLV_VERDICT_QUARANTINE : XLV_VERDICT_RETRY;
+        return end->code == XLV_E_TPM || end->code == XLV_E_FORBIDDEN ? XLV_VERDICT_QUARANTINE
+                                                                      : XLV_VERDICT_RETRY;
     default:
         return XLV_VERDICT_RETRY;
     }

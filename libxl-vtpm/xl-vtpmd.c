@@ -29,6 +29,7 @@
 #include "common/log.h"
 #include "libxl-vtpm/control-server.h"
 #include "libxl-vtpm/daemon.h"
+#include "libxl-vtpm/privileges.h"
 #include "libxl-vtpm/settings.h"
 
 static void usage(FILE *to)
@@ -233,7 +234,13 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     xlv_log_set_level(settings.log_level);
-    rc = serve(&settings);
+    rc = xlv_privileges_limit(&e);
+    if (rc) {
+        xlv_log(XLV_LOG_ERROR, "%s", e.text);
+        rc = EXIT_FAILURE;
+    } else {
+        rc = serve(&settings);
+    }
     xlv_settings_deinit(&settings);
     return rc;
 }

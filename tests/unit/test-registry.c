@@ -547,7 +547,7 @@ static void a_restored_dump_is_taken_and_gets_its_log_again(void **state)
     xlv_registry_close(r);
     snprintf(command, sizeof(command),
              "cd '%s' && sqlite3 vtpm.db .dump | sqlite3 new.db && sqlite3 new.db "
-             "'PRAGMA application_id = 1482052685; PRAGMA user_version = 2' && mv new.db vtpm.db",
+             "'PRAGMA application_id = 1482052685; PRAGMA user_version = 3' && mv new.db vtpm.db",
              dir);
     assert_int_equal(system(command), 0);
     r = open_it();
@@ -644,11 +644,54 @@ static void what_is_suspended_is_over_when_a_boot_begins(void **state)
     xlv_registry_close(r);
 }
 
+static uint32_t uid_of(struct xlv_registry *r, uint64_t number, uint32_t first, uint32_t count)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    uint32_t uid = 0;
+
+    if (xlv_registry_uid(r, number, first, count, &uid, &e))
+        fail_msg("%s", e.text);
+    return uid;
+}
+
+static void each_instance_has_a_uid_of_its_own(void **state)
+{
+    struct xlv_registry *r = open_it();
+    struct xlv_error e = XLV_ERROR_INIT;
+    uint32_t uid;
+
+    (void)state;
+    for (unsigned i = 1; i <= 4; i++)
+        resolve(r, i, NULL, 0, XLV_RULE_ASSIGNED);
+    assert_int_equal(uid_of(r, 2, 5000, 3), 5000);
+    assert_int_equal(uid_of(r, 1, 5000, 3), 5001);
+    assert_int_equal(uid_of(r, 2, 5000, 3), 5000);
+    assert_int_equal(uid_of(r, 4, 5000, 3), 5002);
+    assert_int_equal(xlv_registry_uid(r, 3, 5000, 3, &uid, &e), XLV_E_REFUSED);
+    assert_non_null(strstr(e.text, "backend-uid-count"));
+    xlv_registry_close(r);
+    /* it is recorded, also where the range grows or moves */
+    r = open_it();
+    assert_int_equal(uid_of(r, 1, 5000, 100), 5001);
+    assert_int_equal(uid_of(r, 3, 5000, 100), 5003);
+    assert_int_equal(uid_of(r, 1, 4000, 100), 4000);
+    assert_int_equal(uid_of(r, 4, 4000, 2000), 5002);
+    assert_int_equal(uid_of(r, 1, 5000, 100), 5001);
+    /* nonsense changes nothing */
+    xlv_error_clear(&e);
+    assert_int_equal(xlv_registry_uid(r, 1, 0, 10, &uid, &e), XLV_E_INVALID);
+    assert_int_equal(xlv_registry_uid(r, 1, 10, 0, &uid, NULL), XLV_E_INVALID);
+    assert_int_equal(xlv_registry_uid(r, 1, UINT32_MAX - 1, 2, &uid, NULL), XLV_E_INVALID);
+    assert_int_not_equal(xlv_registry_uid(r, 99, 5000, 100, &uid, NULL), 0);
+    assert_int_equal(uid_of(r, 1, 5000, 100), 5001);
+    xlv_registry_close(r);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
     (void)state;
     xlv_registry_close(open_it());
-    sql("PRAGMA user_version = 3");
+    sql("PRAGMA user_version = 4");
     expect_refusal(XLV_E_VERSION, "newer version");
 }
 
@@ -1166,6 +1209,7 @@ int main(void)
         TEST(an_older_schema_is_brought_up_to_date),
         TEST(what_is_suspended_is_over_when_a_boot_begins),
         TEST(a_newer_schema_is_refused),
+        TEST(each_instance_has_a_uid_of_its_own),
         TEST(damage_is_found_and_nothing_is_overwritten),
         TEST(flipped_pages_and_cut_files_are_found),
         TEST(on_a_read_only_disk_reading_works_and_writing_says_why),

@@ -68,6 +68,8 @@ static void every_key_is_taken(void **state)
                           "\trun-dir=/run/a b\r\n"
                           "backend-program = /opt/backend\n"
                           "backend-user = root\n"
+                          "backend-uid-base = 100000\n"
+                          "backend-uid-count = 10\n"
                           "default-tpm-version = 1.2\n"
                           "unknown-uuid = refuse\n"
                           "max-locality = 4\n"
@@ -79,6 +81,8 @@ static void every_key_is_taken(void **state)
     assert_string_equal(s.run_dir, "/run/a b");
     assert_string_equal(s.backend_program, "/opt/backend");
     assert_string_equal(s.backend_user, "root");
+    assert_int_equal(s.backend_uid_base, 100000);
+    assert_int_equal(s.backend_uid_count, 10);
     assert_int_equal(s.default_tpm_version, XLV_TPM_1_2);
     assert_int_equal(s.unknown_uuid, XLV_UNKNOWN_UUID_REFUSE);
     assert_int_equal(s.max_locality, 4);
@@ -125,6 +129,11 @@ static void what_is_wrong_is_said_with_its_line(void **state)
         { "state-dir = x/y\n", 1, "absolute" },
         { "run-dir = \n", 1, "a value is needed" },
         { "backend-user = nobody-has-this-name\n", 1, "no such user" },
+        { "backend-uid-base = -1\n", 1, "a uid is needed" },
+        { "backend-uid-base = 4294967295\n", 1, "a uid is needed" },
+        { "backend-uid-base = 1000x\n", 1, "a uid is needed" },
+        { "backend-uid-count = 0\n", 1, "a number of uids" },
+        { "backend-uid-count = 99999999999999999999\n", 1, "a number of uids" },
         { "default-tpm-version = 2\n", 1, "2.0 or 1.2" },
         { "unknown-uuid = yes\n", 1, "assign or refuse" },
         { "max-locality = 5\n", 1, "0 to 4" },
@@ -198,7 +207,8 @@ static void the_installed_file_shows_every_default(void **state)
 {
     static const char *const keys[] = {
         "state-dir", "run-dir", "backend-program", "backend-user", "default-tpm-version",
-        "unknown-uuid", "max-locality", "master-key", "log-level",
+        "unknown-uuid", "max-locality", "master-key", "log-level", "backend-uid-base",
+        "backend-uid-count",
     };
     const char *build = getenv("top_builddir");
     char name[4096], line[XLV_CONFIG_LINE_MAX], all[16384] = "";
@@ -235,6 +245,8 @@ static void the_installed_file_shows_every_default(void **state)
     assert_string_equal(s.run_dir, built_in.run_dir);
     assert_string_equal(s.backend_program, built_in.backend_program);
     assert_int_equal(s.default_tpm_version, built_in.default_tpm_version);
+    assert_int_equal(s.backend_uid_base, built_in.backend_uid_base);
+    assert_int_equal(s.backend_uid_count, built_in.backend_uid_count);
     assert_int_equal(s.unknown_uuid, built_in.unknown_uuid);
     assert_int_equal(s.max_locality, built_in.max_locality);
     assert_int_equal(s.key_provider, built_in.key_provider);
