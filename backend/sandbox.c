@@ -87,6 +87,25 @@ static bool is_refusal(int number)
     return number == EPERM || number == EACCES || number == EINVAL || number == ENOSYS;
 }
 
+/* Makes the directory that we are in, which is a mount, the root. */
+static int change_root(const char **step)
+{
+    *step = "pivot_root";
+    if (syscall(SYS_pivot_root, ".", ".") == 0) {
+        *step = "umount of the old root";
+        return umount2(".", MNT_DETACH);
+    }
+    /* A system that runs from its initramfs, as a driver domain may: that root cannot be taken
+     * away, so the new one is laid over it, and the old one has no name any more. */
+    if (errno != EINVAL)
+        return -1;
+    *step = "moving the new root over the old one";
+    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0)
+        return -1;
+    *step = "chroot";
+    return chroot(".");
+}
+
 /* A root that is empty and stays so. /proc is where the new one is mounted, because it is a
  * directory that every host has; it shall not be seen there any more anyway. */
 static int enter_empty_root(struct xlv_error *e)
@@ -96,9 +115,8 @@ static int enter_empty_root(struct xlv_error *e)
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && (step = "a tmpfs") &&
         mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY,
               "size=4k,nr_inodes=1,mode=0555") == 0 &&
-        (step = "chdir") && chdir("/proc") == 0 && (step = "pivot_root") &&
-        syscall(SYS_pivot_root, ".", ".") == 0 && (step = "umount of the old root") &&
-        umount2(".", MNT_DETACH) == 0 && (step = "chdir") && chdir("/") == 0)
+        (step = "chdir") && chdir("/proc") == 0 && change_root(&step) == 0 && (step = "chdir") &&
+        chdir("/") == 0)
         return 0;
     return xlv_fail(e, -errno, "an empty root directory cannot be had: %s failed (%s)", step,
                     strerror(errno));

@@ -27,6 +27,7 @@ static const unsigned kept[] = {
     CAP_SETPCAP,      /* and have no capability for ever */
     CAP_IPC_LOCK,     /* keys stay out of the swap space */
     CAP_SYS_ADMIN,    /* empty namespaces */
+    CAP_SYS_CHROOT,   /* and an empty root, on a host that runs from its initramfs */
     CAP_SYS_PTRACE,   /* whose /proc/PID/exe is our program (adoption) */
     CAP_SYS_RESOURCE, /* limits that are lifted: locked memory, files */
 };

@@ -22,6 +22,11 @@
  *     flood           READY, then STATUS all the time
  *     foreign         READY of another launch version
  *     nolisten        as should be, but never calls listen() itself
+ * and one that its guest has taken over:
+ *     say TYPE LENGTH READY, then a message of that type and length
+ *     fds             READY, then descriptors with all that it sends, many of them
+ *     inject          FAILED with lines, colours and no end in its text
+ *     liar            READY, and answers to QUERY in the name of instance 1 and domain 5
  */
 #include "config.h"
 
@@ -110,6 +115,36 @@ static void sleep_forever(void)
         pause();
 }
 
+static void send_descriptors(int socket)
+{
+    struct xlv_msg_status m = {
+        .h = { .magic = XLV_LAUNCH_MAGIC, .version = XLV_LAUNCH_VERSION, .type = XLV_MSG_STATUS },
+    };
+    int fds[16];
+
+    for (size_t i = 0; i < 16; i++)
+        fds[i] = socket;
+    for (int i = 0; i < 300; i++)
+        if (xlv_send_message(socket, &m, sizeof(m), fds, 16))
+            break;
+    note("sent %d\n", getpid());
+    sleep_forever();
+}
+
+static void inject(int socket)
+{
+    static const char evil[] = "\n<0>error: dom 5/0: FORGED\r\033[2J\x9b";
+    struct xlv_msg_failed m = {
+        .h = { .magic = XLV_LAUNCH_MAGIC, .version = XLV_LAUNCH_VERSION, .type = XLV_MSG_FAILED },
+        .code = -5,
+    };
+
+    for (size_t i = 0; i < sizeof(m.text); i++)
+        m.text[i] = evil[i % (sizeof(evil) - 1)];
+    (void)xlv_send_message(socket, &m, sizeof(m), NULL, 0);
+    _exit(1);
+}
+
 int main(void)
 {
     int fds[XLV_LAUNCH_FDS_MAX], socket = XLV_LAUNCH_FD, listener = -1;
@@ -179,6 +214,8 @@ int main(void)
         (void)xlv_send_message(socket, &m, sizeof(m), NULL, 0);
         return 1;
     }
+    if (!strcmp(mode, "inject"))
+        inject(socket);
     if (!strncmp(mode, "slow ", 5))
         (void)poll(NULL, 0, atoi(mode + 5));
     if (say(socket, XLV_MSG_READY))
@@ -193,6 +230,26 @@ int main(void)
     if (!strcmp(mode, "hangup")) {
         xlv_close(&socket);
         sleep_forever();
+    }
+    if (!strncmp(mode, "say ", 4)) {
+        static char bytes[2048];
+        struct xlv_msg_header h = { .magic = XLV_LAUNCH_MAGIC, .version = XLV_LAUNCH_VERSION };
+        char *rest;
+
+        h.type = (uint16_t)strtoul(mode + 4, &rest, 10);
+        memcpy(bytes, &h, sizeof(h));
+        (void)xlv_send_message(socket, bytes, strtoul(rest, NULL, 10), NULL, 0);
+        sleep_forever();
+    }
+    if (!strcmp(mode, "fds"))
+        send_descriptors(socket);
+    if (!strcmp(mode, "liar")) {
+        static const struct xlv_uuid uuid_of_1 = { .b = { 0xdc, 0xdb, 0x12, 0x4b } };
+
+        launch.instance = 1;
+        launch.uuid = uuid_of_1;
+        launch.domid = 5;
+        launch.ring_ref = launch.event_channel = UINT32_MAX;
     }
     if (!strcmp(mode, "flood"))
         while (tell(socket) == 0)

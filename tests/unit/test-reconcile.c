@@ -757,6 +757,140 @@ static void an_instance_whose_backend_always_crashes_is_quarantined(void **state
     fx_frontend_free(f);
 }
 
+static long long number(struct json_object *o, const char *outer, const char *inner);
+
+static int open_files(pid_t pid)
+{
+    char path[64];
+    struct dirent *e;
+    int n = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while ((e = readdir(dir)))
+        n += e->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+/* A backend that its guest has taken over can say what it likes: its own instance is lost for it,
+ * nothing is for anybody else. The real one is in a sandbox besides. */
+static void a_malicious_backend_harms_its_own_guest_only(void **state)
+{
+    static const struct {
+        const char *mode, *said; /* said: by the daemon; NULL: it is borne */
+    } evils[] = {
+        { "garbage\n", "may not send" },
+        { "huge\n", "may not send" },
+        { "status\n", "may not send" },
+        { "say 1 140\n", "may not send" },  /* LAUNCH */
+        { "say 2 8\n", "may not send" },    /* READY again */
+        { "say 4 8\n", "may not send" },    /* QUERY */
+        { "say 5 8\n", "may not send" },    /* STATUS, too short */
+        { "say 5 2048\n", "may not send" }, /* too long */
+        { "say 6 12\n", "may not send" },   /* STOP */
+        { "say 7 8\n", "may not send" },    /* BYE without STOP */
+        { "say 65535 8\n", "may not send" },
+        { "hangup\n", "hung up without exiting" },
+        { "inject\n", "FORGED" },
+        { "fds\n", NULL },
+        { "flood\n", NULL },
+        { "liar\n", NULL },
+    };
+    struct fx_vtpm good = device(5, UUID_A);
+    struct fx_frontend *f;
+    struct fx_guest *other;
+    struct json_object *o;
+    int before, pid, launches = 1;
+
+    (void)state;
+    daemon_start();
+    f = connected(&good);
+    pid = wait_serve(0).pid;
+    before = open_files(daemon_pid);
+    assert_int_equal(fx_guest_open(&other, machine, 6), 0);
+    for (size_t i = 0; i < sizeof(evils) / sizeof(evils[0]); i++) {
+        struct fx_vtpm bad;
+        struct fx_frontend *g;
+        char uuid[40], name[32], request[128];
+
+        /* a new instance each time, as quarantines come */
+        snprintf(uuid, sizeof(uuid), "00000000-0000-4000-8000-%012zu", i + 1);
+        snprintf(name, sizeof(name), "%zu.mode", i + 2);
+        put_file(name, evils[i].mode);
+        snprintf(request, sizeof(request), "{\"call\": \"create\", \"uuid\": \"%s\"}", uuid);
+        o = call(request);
+        assert_int_equal(number(o, "number", NULL), i + 2);
+        json_object_put(o);
+        put_file("stderr", "");
+        bad = device(6, uuid);
+        assert_int_equal(fx_vtpm_create(machine, &bad), 0);
+        assert_int_equal(fx_frontend_open(&g, other, &bad, 0), 0);
+        assert_int_equal(fx_frontend_publish(g), 0);
+        wait_serve(launches);
+        if (evils[i].said)
+            wait_said(evils[i].said);
+        else if (!strncmp(evils[i].mode, "fds", 3))
+            wait_log("sent %d", wait_serve(launches).pid);
+        else
+            wait_state(&bad, XenbusStateConnected);
+        /* the figures are those of the good one's own process, whatever others claim */
+        o = call("{\"call\": \"show\", \"number\": 1}");
+        assert_int_equal(number(o, "device", "domid"), 5);
+        assert_int_equal(number(o, "device", "pid"), pid);
+        assert_int_equal(number(o, "device", "commands"), 42);
+        json_object_put(o);
+        assert_int_equal(fx_vtpm_remove(machine, &bad, FX_DESTROY), 0);
+        fx_frontend_free(g);
+        launches = count_launches(true);
+    }
+    assert_true(alive(pid));
+    assert_int_equal(backend_state(&good), XenbusStateConnected);
+    /* nothing that was sent stayed with the daemon */
+    assert_in_range(open_files(daemon_pid), 1, before + 2);
+    /* a line in the log is one of ours */
+    assert_null(strstr(get_file("stderr"), "\n<0>"));
+    assert_null(strchr(get_file("stderr"), '\033'));
+    fx_guest_close(other);
+    fx_frontend_free(f);
+}
+
+/* Found again by a new daemon, one claims to be another's: it is not believed. */
+static void a_process_that_claims_to_be_anothers_is_ended(void **state)
+{
+    struct fx_vtpm good = device(5, UUID_A), bad = device(6, UUID_B);
+    struct fx_frontend *f, *g;
+    struct fx_guest *other;
+    struct json_object *o;
+    int pid, liar;
+
+    (void)state;
+    put_file("2.mode", "liar\n");
+    daemon_start();
+    f = connected(&good);
+    pid = wait_serve(0).pid;
+    assert_int_equal(fx_guest_open(&other, machine, 6), 0);
+    assert_int_equal(fx_vtpm_create(machine, &bad), 0);
+    assert_int_equal(fx_frontend_open(&g, other, &bad, 0), 0);
+    assert_int_equal(fx_frontend_connect(g, LONG), 0);
+    liar = wait_serve(1).pid;
+    daemon_end(SIGKILL);
+    put_file("2.mode", "serve\n");
+    daemon_start();
+    wait_said("serves another instance, so it has to end");
+    wait_gone(liar);
+    assert_int_equal(wait_serve(2).instance, 2);
+    assert_true(alive(pid));
+    o = call("{\"call\": \"show\", \"number\": 1}");
+    assert_int_equal(number(o, "device", "pid"), pid);
+    json_object_put(o);
+    fx_frontend_free(g);
+    fx_guest_close(other);
+    fx_frontend_free(f);
+}
+
 static void a_damaged_store_closes_the_device_and_is_not_tried_again(void **state)
 {
     struct fx_vtpm d = device(5, UUID_A);
@@ -1828,6 +1962,8 @@ int main(void)
         on_daemon(a_new_ring_without_handshake_gets_a_fresh_process),
         on_daemon(a_killed_backend_is_followed_by_another_on_the_same_ring),
         on_daemon(an_instance_whose_backend_always_crashes_is_quarantined),
+        on_daemon(a_malicious_backend_harms_its_own_guest_only),
+        on_daemon(a_process_that_claims_to_be_anothers_is_ended),
         on_daemon(a_damaged_store_closes_the_device_and_is_not_tried_again),
         on_daemon(a_failure_that_may_pass_is_tried_again),
         on_daemon(a_manufacture_that_fails_is_done_again),
