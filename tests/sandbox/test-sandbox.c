@@ -63,7 +63,7 @@ static struct {
     struct fx_machine *m;
     struct fx_vtpm device;
     struct fx_guest *guest;
-    struct fx_frontend *frontend;
+    struct fx_frontend *frontend, *siblings;
     int abstract, inet; /* listening sockets of the host */
 } host;
 
@@ -708,7 +708,6 @@ static int up(void **state)
     struct sockaddr_un un = { .sun_family = AF_UNIX };
     struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t size = sizeof(in);
-    struct fx_frontend *other;
     struct fx_vtpm device;
     int pair[2];
     char x;
@@ -723,7 +722,7 @@ static int up(void **state)
     assert_int_equal(fx_vtpm_add(host.m, &device), 0);
     assert_int_equal(fx_guest_open(&host.guest, host.m, DOMID), 0);
     assert_int_equal(fx_frontend_open(&host.frontend, host.guest, &host.device, 0), 0);
-    assert_int_equal(fx_frontend_open(&other, host.guest, &device, 0), 0);
+    assert_int_equal(fx_frontend_open(&host.siblings, host.guest, &device, 0), 0);
     w.file = memfd_create("slot", MFD_CLOEXEC);
     assert_true(w.file >= 0);
     snprintf(w.abstract_name, sizeof(w.abstract_name), "xlv-sandbox-%d", (int)getpid());
@@ -739,8 +738,8 @@ static int up(void **state)
     assert_int_equal(getsockname(host.inet, (struct sockaddr *)&in, &size), 0);
     w.inet_port = ntohs(in.sin_port);
 
-    w.ring_ref = fx_frontend_ref(other, 0);
-    w.event_channel = fx_frontend_port(other);
+    w.ring_ref = fx_frontend_ref(host.siblings, 0);
+    w.event_channel = fx_frontend_port(host.siblings);
     assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
     w.sibling = start("both", "wait", pair[1]);
     close(pair[1]);
@@ -758,6 +757,7 @@ static int down(void **state)
     kill(w.sibling, SIGKILL);
     waitpid(w.sibling, NULL, 0);
     assert_true(fx_balanced(host.m, 0));
+    fx_frontend_free(host.siblings);
     fx_frontend_free(host.frontend);
     fx_guest_close(host.guest);
     fx_stop(host.m);
