@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The control socket of xl-vtpmd: <run-dir>/control.sock, SOCK_SEQPACKET,
- * mode 0600, peers checked by SO_PEERCRED.
+ * mode 0600, peers checked by SO_PEERCRED; with control-group mode 0660, and its
+ * members (SO_PEERGROUPS) get "refused" for what is not list, show, check or
+ * status.
  *
  * A message is one JSON object in UTF-8, at most XLV_CONTROL_REQUEST_MAX bytes
  * towards the daemon and XLV_CONTROL_MESSAGE_MAX from it. The kernel bounds a

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <json-c/json.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -33,6 +34,7 @@ struct client {
     struct xlv_control_out out;
     struct json_object *waiting; /* its answer needs figures that are being collected */
     bool refreshing;
+    bool looks_only; /* a member of control-group */
 };
 
 struct xlv_control_server {
@@ -40,6 +42,8 @@ struct xlv_control_server {
     sd_event *event;
     int fd, dirfd;
     sd_event_source *source;
+    const char *group; /* "": none; borrowed */
+    gid_t gid;
     struct client *clients;
     unsigned count;
 };
@@ -126,15 +130,28 @@ static bool shows_figures(struct json_object *request)
     return !strcmp(name, "list") || !strcmp(name, "show");
 }
 
+static bool changes_nothing(struct json_object *request)
+{
+    static const char *const looking[] = { "list", "show", "check", "status" };
+    struct json_object *call;
+
+    if (!json_object_object_get_ex(request, "call", &call) ||
+        !json_object_is_type(call, json_type_string))
+        return false;
+    for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++)
+        if (!strcmp(json_object_get_string(call), looking[i]))
+            return true;
+    return false;
+}
+
 static int take(struct client *c)
 {
-    struct json_object *request;
+    struct json_object *request, *answer;
     struct xlv_error e = XLV_ERROR_INIT;
     int rc = xlv_control_receive(c->fd, &c->in, &request, &e);
 
     if (rc == XLV_E_INVALID) {
-        struct json_object *answer = xlv_control_error(rc, &e);
-
+        answer = xlv_control_error(rc, &e);
         /* it gets told, and then is cut off */
         if (answer && xlv_control_out_put(&c->out, answer, NULL) == 0)
             (void)xlv_control_send(c->fd, &c->out);
@@ -143,6 +160,18 @@ static int take(struct client *c)
     }
     if (rc)
         return rc;
+    if (c->looks_only && !changes_nothing(request)) {
+        xlv_fail(&e, XLV_E_REFUSED, "members of group %s may look only; this call is for root",
+                 c->server->group);
+        answer = xlv_control_error(XLV_E_REFUSED, &e);
+        rc = answer ? xlv_control_out_put(&c->out, answer, NULL) : -ENOMEM;
+        json_object_put(answer);
+        json_object_put(request);
+        if (rc)
+            return rc;
+        rc = xlv_control_send(c->fd, &c->out);
+        return rc == -EAGAIN ? 0 : rc;
+    }
     if (shows_figures(request) && xlv_daemon_refresh(c->server->daemon, on_refreshed, c) == 0) {
         c->waiting = request;
         c->refreshing = true;
@@ -173,6 +202,24 @@ static int on_client(sd_event_source *source, int fd, uint32_t revents, void *op
     return 0;
 }
 
+/* Does the client belong to the group, by the kernel's word? */
+static bool is_member(const struct xlv_control_server *s, int fd, gid_t primary)
+{
+    gid_t groups[1024];
+    socklen_t size = sizeof(groups);
+
+    if (!s->group[0])
+        return false;
+    if (primary == s->gid)
+        return true;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+        return false;
+    for (size_t i = 0; i < size / sizeof(groups[0]); i++)
+        if (groups[i] == s->gid)
+            return true;
+    return false;
+}
+
 static int on_accept(sd_event_source *source, int listener, uint32_t revents, void *opaque)
 {
     static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
@@ -187,7 +234,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
     if (fd < 0)
         return 0;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0 ||
-        (cred.uid != 0 && cred.uid != geteuid())) {
+        (cred.uid != 0 && cred.uid != geteuid() && !is_member(s, fd, cred.gid))) {
         if (xlv_ratelimit_pass(&limit))
             xlv_log(XLV_LOG_WARNING, "a client of uid %u was turned away from the control socket",
                     (unsigned)cred.uid);
@@ -203,6 +250,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
         return 0;
     c->server = s;
     c->fd = fd;
+    c->looks_only = cred.uid != 0 && cred.uid != geteuid();
     fd = -1;
     xlv_control_in_init(&c->in, XLV_CONTROL_REQUEST_MAX);
     c->next = s->clients;
@@ -215,9 +263,29 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
     return 0;
 }
 
-int xlv_control_server_new(struct xlv_control_server **out, sd_event *event,
-                           struct xlv_daemon *daemon, const char *run_dir, struct xlv_error *e)
+/* The socket and the way to it, and nothing else in run-dir. -1: errno tells. */
+static int open_to_group(struct xlv_control_server *s)
 {
+    struct group *group = s->group[0] ? getgrnam(s->group) : NULL;
+
+    if (!s->group[0])
+        return fchmod(s->dirfd, 0700);
+    if (!group) {
+        errno = ENOENT;
+        return -1;
+    }
+    s->gid = group->gr_gid;
+    if (fchownat(s->dirfd, TEMPORARY, (uid_t)-1, s->gid, 0) < 0 ||
+        fchmodat(s->dirfd, TEMPORARY, 0660, 0) < 0 || fchown(s->dirfd, (uid_t)-1, s->gid) < 0)
+        return -1;
+    return fchmod(s->dirfd, 0710);
+}
+
+int xlv_control_server_new(struct xlv_control_server **out, sd_event *event,
+                           struct xlv_daemon *daemon, const struct xlv_settings *settings,
+                           struct xlv_error *e)
+{
+    const char *run_dir = settings->run_dir;
     struct xlv_control_server *s = calloc(1, sizeof(*s));
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     int rc;
@@ -228,6 +296,7 @@ int xlv_control_server_new(struct xlv_control_server **out, sd_event *event,
     s->event = event;
     s->daemon = daemon;
     s->fd = -1;
+    s->group = settings->control_group;
     s->dirfd = open(run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->dirfd < 0) {
         rc = xlv_fail(e, -errno, "cannot open the directory %s: %s", run_dir, strerror(errno));
@@ -239,7 +308,8 @@ int xlv_control_server_new(struct xlv_control_server **out, sd_event *event,
     (void)unlinkat(s->dirfd, TEMPORARY, 0);
     s->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0 || fchmod(s->fd, 0600) < 0 ||
-        bind(s->fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(s->fd, 16) < 0 ||
+        bind(s->fd, (struct sockaddr *)&address, sizeof(address)) < 0 || open_to_group(s) < 0 ||
+        listen(s->fd, 16) < 0 ||
         renameat(s->dirfd, TEMPORARY, s->dirfd, XLV_CONTROL_SOCKET) < 0) {
         rc = xlv_fail(e, -errno, "cannot make the control socket %s/%s: %s", run_dir,
                       XLV_CONTROL_SOCKET, strerror(errno));

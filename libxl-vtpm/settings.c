@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pwd.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -106,6 +107,17 @@ static int set_backend_user(struct xlv_settings *s, const char *value, const str
         return xlv_fail(e, rc, "%s:%u: the user database cannot be read: %s", at->path, at->line,
                         strerror(-rc));
     return replace(&s->backend_user, value);
+}
+
+static int set_control_group(struct xlv_settings *s, const char *value, const struct place *at,
+                             struct xlv_error *e)
+{
+    char room[16384];
+    struct group group, *found = NULL;
+
+    if (value[0] && (getgrnam_r(value, &group, room, sizeof(room), &found) || !found))
+        return bad(at, e, value, "there is no such group");
+    return replace(&s->control_group, value);
 }
 
 /* Digits only, 0 to most. */
@@ -229,6 +241,7 @@ static const struct {
     { "run-dir", false, set_run_dir },
     { "backend-program", false, set_backend_program },
     { "backend-user", true, set_backend_user },
+    { "control-group", true, set_control_group },
     { "backend-uid-base", false, set_backend_uid_base },
     { "backend-uid-count", false, set_backend_uid_count },
     { "default-tpm-version", false, set_default_tpm_version },
@@ -248,6 +261,7 @@ static int start(struct xlv_settings *s)
         .state_dir = strdup(XLV_LOCALSTATEDIR "/lib/xl-vtpm"),
         .run_dir = strdup(XLV_RUNSTATEDIR "/xl-vtpm"),
         .backend_program = strdup(XLV_LIBEXECDIR "/xl-vtpm/vtpm-backend"),
+        .control_group = strdup(""),
         .backend_uid_base = UID_BASE,
         .backend_uid_count = UID_COUNT,
         .default_tpm_version = XLV_TPM_2_0,
@@ -256,7 +270,7 @@ static int start(struct xlv_settings *s)
         .key_provider = XLV_KEY_FILE,
         .log_level = XLV_LOG_INFO,
     };
-    if (s->state_dir && s->run_dir && s->backend_program)
+    if (s->state_dir && s->run_dir && s->backend_program && s->control_group)
         return 0;
     xlv_settings_deinit(s);
     return -ENOMEM;
@@ -288,6 +302,7 @@ void xlv_settings_deinit(struct xlv_settings *settings)
     free(settings->run_dir);
     free(settings->backend_program);
     free(settings->backend_user);
+    free(settings->control_group);
     free(settings->key_source);
     *settings = (struct xlv_settings){ .state_dir = NULL };
 }

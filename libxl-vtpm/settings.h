@@ -11,6 +11,7 @@
  *   backend-user           xl-vtpm, where it exists                   user of backends ("" = ours)
  *   backend-uid-base       2013265920                                 first uid of instances (0: none)
  *   backend-uid-count      65536                                      how many there are
+ *   control-group          "" (root only)                             group that may look
  *   default-tpm-version    2.0                                        2.0 or 1.2
  *   unknown-uuid           assign                                     assign or refuse
  *   late-attach            allow                                      allow or refuse
@@ -35,6 +36,7 @@ enum xlv_key_provider { XLV_KEY_FILE, XLV_KEY_CREDENTIAL, XLV_KEY_NONE };
 
 struct xlv_settings {
     char *state_dir, *run_dir, *backend_program, *backend_user; /* owned */
+    char *control_group; /* "": none; owned */
     uint32_t backend_uid_base, backend_uid_count; /* base 0: backend_user for all */
     enum xlv_tpm_version default_tpm_version;
     enum xlv_unknown_uuid unknown_uuid;

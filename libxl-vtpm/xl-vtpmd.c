@@ -170,7 +170,7 @@ static int serve(const struct xlv_settings *settings)
     };
     r = xlv_daemon_new(&daemon, &config, &e);
     if (!r)
-        r = xlv_control_server_new(&control, event, daemon, settings->run_dir, &e);
+        r = xlv_control_server_new(&control, event, daemon, settings, &e);
     if (!r) {
         r = sd_event_loop(event);
         if (r < 0)

@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <signal.h>
@@ -1924,6 +1925,76 @@ static void the_control_socket_tells_about_running_devices(void **state)
     fx_frontend_free(f);
 }
 
+/* What a process of that group gets: 0 an answer, 1 refused, 2 no connection. */
+static int asked_by(gid_t gid, gid_t supplementary, const char *request)
+{
+    int status;
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        struct json_object *o = json_tokener_parse(request), *result;
+        struct xlv_settings settings;
+        struct xlv_client *client;
+        int rc;
+
+        if (setgroups(1, &supplementary) || setresgid(gid, gid, gid) ||
+            setresuid(65534, 65534, 65534) || xlv_settings_load(&settings, config_path, NULL))
+            _exit(9);
+        if (xlv_client_new(&client, &settings, XLV_CLIENT_DAEMON, NULL))
+            _exit(2);
+        rc = xlv_client_call(client, o, &result, NULL);
+        _exit(rc == 0 ? 0 : rc == XLV_E_REFUSED ? 1 : 3);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void a_group_may_look_and_change_nothing(void **state)
+{
+    static const char *const looking[] = { "{\"call\": \"list\"}", "{\"call\": \"status\"}",
+                                           "{\"call\": \"check\", \"domain\": \"x\"}" };
+    static const char *const changing[] = { "{\"call\": \"create\"}", "{\"call\": 1}", "{}",
+                                            "{\"call\": \"release\", \"number\": 1}" };
+    const struct group *group = getgrnam("tty");
+    struct stat st;
+    gid_t gid;
+
+    (void)state;
+    if (geteuid() != 0 || !group)
+        return;
+    gid = group->gr_gid;
+    assert_int_equal(chmod(work, 0711), 0);
+    write_config("control-group = tty\n");
+    assert_int_equal(chmod(config_path, 0644), 0);
+    daemon_start();
+    assert_int_equal(stat(path_in("run/control.sock"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0660);
+    assert_int_equal(st.st_gid, gid);
+    assert_int_equal(stat(path_in("run"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0710);
+    for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++) {
+        assert_int_equal(asked_by(gid, 65534, looking[i]), 0);
+        assert_int_equal(asked_by(65534, gid, looking[i]), 0);
+        assert_int_equal(asked_by(65534, 65534, looking[i]), 2);
+    }
+    for (size_t i = 0; i < sizeof(changing) / sizeof(changing[0]); i++)
+        assert_int_equal(asked_by(65534, gid, changing[i]), 1);
+    json_object_put(call("{\"call\": \"create\"}"));
+    /* and nobody once the setting is gone */
+    daemon_end(SIGTERM);
+    write_config("");
+    daemon_start();
+    assert_int_equal(stat(path_in("run/control.sock"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(stat(path_in("run"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    assert_int_equal(asked_by(gid, gid, looking[0]), 2);
+}
+
 static void clients_that_talk_nonsense_or_not_at_all_are_borne(void **state)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -2003,6 +2074,7 @@ int main(void)
         on_daemon(a_driver_domain_serves_and_removes_its_own_leaf),
         on_daemon(many_devices_are_served_side_by_side),
         on_daemon(the_control_socket_tells_about_running_devices),
+        on_daemon(a_group_may_look_and_change_nothing),
         on_daemon(clients_that_talk_nonsense_or_not_at_all_are_borne),
     };
 

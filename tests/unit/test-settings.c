@@ -207,7 +207,7 @@ static void the_installed_file_shows_every_default(void **state)
 {
     static const char *const keys[] = {
         "state-dir", "run-dir", "backend-program", "backend-user", "default-tpm-version",
-        "unknown-uuid", "max-locality", "master-key", "log-level", "backend-uid-base",
+        "unknown-uuid", "max-locality", "master-key", "log-level", "backend-uid-base", "control-group",
         "backend-uid-count",
     };
     const char *build = getenv("top_builddir");
