@@ -38,6 +38,26 @@ isnt "they are two instances" \
 pcr_extend apart1 10
 is "a PCR extended in one is untouched in the other" "$(pcr apart2 10)" "$pcr_zero"
 
+step "each of their processes is in a sandbox of its own"
+pid1=$(backend_pid "$uuid1")
+pid2=$(backend_pid "$uuid2")
+status_of() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
+like "a user that nobody else is" "$(status_of "$pid1" Uid)" '^20132[0-9]{5}([[:space:]]20132[0-9]{5}){3}$'
+isnt "and another one for the other" "$(status_of "$pid1" Uid)" "$(status_of "$pid2" Uid)"
+for word in CapPrm CapEff CapBnd CapAmb; do
+    is "no capabilities: $word" "$(status_of "$pid1" $word)" 0000000000000000
+done
+is "system calls are filtered" "$(status_of "$pid1" Seccomp)" 2
+is "no new privileges" "$(status_of "$pid1" NoNewPrivs)" 1
+like "its memory is locked" "$(status_of "$pid1" VmLck)" '^[1-9][0-9]+ kB'
+for space in mnt net ipc uts; do
+    isnt "not in dom0's namespace: $space" "$(readlink "/proc/$pid1/ns/$space")" \
+        "$(readlink /proc/self/ns/$space)"
+done
+is "its root is empty" "$(find "/proc/$pid1/root/" -mindepth 1 | wc -l)" 0
+is "of Xen it has one event channel device, none that maps grants" \
+    "$(find "/proc/$pid1/fd/" -lname '/dev/xen/*' -printf '%l\n')" /dev/xen/evtchn
+
 step "a third guest with the first one's uuid"
 pcr_before=$(pcr apart1 10)
 domid_before=$(guest_domid apart1)
