@@ -19,19 +19,6 @@ pcrs() {
         with-tpm $dev_b tpm2_pcrread sha256:10" | sed -n 's/^ *10 *: *0x//p' | paste -sd' '
 }
 
-# booted WAITING-COMMAND… - guest_wait or guest_wait_reboot. QEMU's emulation of nested
-# paging now and then runs a PVH guest's first instructions in Xen's text: a triple fault,
-# which libxl answers with a restart. That, and only that, is waited for once more.
-booted() {
-    local domid
-    if ! "$@"; then
-        domid=$(<"$guests/devices/domid")
-        xl dmesg | grep -q "d${domid}v0 Triple fault"
-        note "$scenario: the emulated machine lost domain $domid before it ran"
-        guest_wait devices
-    fi
-}
-
 # new_boot WHEN - the guest runs as another domain
 new_boot() {
     domid=$(<"$guests/devices/domid") dev_a=0 dev_b=1
@@ -63,7 +50,7 @@ devices_begin() { # TYPE
     guest_destroy devices
     leaves_nothing "destroyed before its driver was there"
     guest_create devices
-    booted guest_wait devices
+    booted devices guest_wait
     new_boot "the first boot"
     extended=$(pcrs)
     like "two TPMs, two PCRs" "$extended" '^[0-9A-F]{64} [0-9A-F]{64}$'
@@ -147,7 +134,7 @@ reboots() {
     "$@"
     vtpm_removal "$old" "$dev_b"
     at_most "$how: the old domain's device goes promptly" "$removal_seconds" "$prompt"
-    booted guest_wait_reboot devices
+    booted devices guest_wait_reboot
     new_boot "$how"
     leaves_nothing "$how" 2
 }
@@ -183,7 +170,7 @@ ends() {
 # again WHEN - create it once more, and boot
 again() {
     guest_create devices
-    booted guest_wait devices
+    booted devices guest_wait
     new_boot "$1"
 }
 

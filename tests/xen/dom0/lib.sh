@@ -140,6 +140,20 @@ guest_wait_reboot() {
     return 1
 }
 
+# booted NAME WAITING-COMMAND - guest_wait or guest_wait_reboot, of a PVH guest. QEMU's
+# emulation of nested paging now and then runs its first instructions in Xen's text: a
+# triple fault, which libxl answers with a restart. That, and only that, is waited for
+# once more.
+booted() {
+    local domid
+    if ! "$2" "$1"; then
+        domid=$(<"$guests/$1/domid")
+        xl dmesg | grep -q "d${domid}v0 Triple fault"
+        note "$scenario: the emulated machine lost domain $domid before it ran"
+        guest_wait "$1"
+    fi
+}
+
 # guest_run [-t SECONDS] [-l] NAME COMMAND - run it in the guest: its output,
 # its errors, its status (125: the guest did not answer). -l: the command takes
 # the guest down, so it is acknowledged before it runs.

@@ -106,7 +106,9 @@ rm -f "$files/checkpoint" "$files/save"
 
 step "a PVH guest: xl save, xl create instead of a restore, and the restore after all"
 guest_type=pvh
-guest_up saved-pvh "backend=0,uuid=$uuid"
+guest_config saved-pvh "backend=0,uuid=$uuid"
+guest_create saved-pvh
+booted saved-pvh guest_wait
 guest_tpm saved-pvh
 pcr_extend saved-pvh 10
 pcr10=$(pcr saved-pvh 10)
@@ -116,7 +118,7 @@ is "PVH: PCR 10 is as it was" "$(pcr saved-pvh 10)" "$pcr10"
 rm -f "$files/save"
 save saved-pvh "$files/save"
 guest_create saved-pvh
-guest_wait saved-pvh
+booted saved-pvh guest_wait
 guest_tpm saved-pvh
 is "a domain that is created begins with PCR 10 zero" "$(pcr saved-pvh 10)" "$pcr_zero"
 xl_timed saved-pvh destroy saved-pvh
