@@ -54,6 +54,9 @@
 /* A label that an administrator gives an instance. */
 #define XLV_LABEL_MAX 255u
 
+/* The other host of a handover, for people: a host name (RFC 1035) with a user. */
+#define XLV_HANDOVER_PEER_MAX 255u
+
 /*
  * One entry of `vtpm = [ ... ]`: two keys, a uuid and a domain name. xl has no
  * limit, so a longer one is parsed as xl does, with a warning.

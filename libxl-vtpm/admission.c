@@ -6,6 +6,9 @@ enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts)
 {
     if (facts->resolved)
         return XLV_WHY_UNRESOLVED;
+    /* one that is departing may come back at once: its files say (instances.c) */
+    if (facts->handover == XLV_HANDOVER_DEPARTED || facts->handover == XLV_HANDOVER_ARRIVING)
+        return XLV_WHY_ELSEWHERE;
     if (facts->life == XLV_LIFE_QUARANTINED)
         return XLV_WHY_QUARANTINED;
     if (!facts->past) {

@@ -40,6 +40,7 @@ struct xlv_admission {
     bool late;         /* it runs already, so its boot was not measured */
     bool kept;         /* the state of this very save is kept, or will be */
     enum xlv_accept accept;
+    enum xlv_handover handover;
     /* settings */
     bool refuse_untold, refuse_late;
 };
@@ -48,6 +49,7 @@ enum xlv_admission_why {
     XLV_WHY_ADMITTED,
     XLV_WHY_WAITS,       /* admitted; the instance is not free yet */
     XLV_WHY_UNRESOLVED,
+    XLV_WHY_ELSEWHERE, /* another host has it, or may have it */
     XLV_WHY_QUARANTINED,
     XLV_WHY_IN_USE,
     XLV_WHY_UNTOLD,

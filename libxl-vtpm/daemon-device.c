@@ -198,6 +198,7 @@ static void decide(struct device *d)
     facts.past = d->found || d->came_back;
     if (!facts.resolved) {
         facts.life = d->slot->info.life;
+        facts.handover = d->slot->info.handover;
         holder = xlv_dev_of_claim(d->slot->holder);
         if (holder && holder != d) {
             facts.holder = xlv_admission_holder(holder->state, &holder->view);
@@ -226,6 +227,14 @@ static void decide(struct device *d)
             xlv_dev_push(d, XLV_EVENT_ADMIT);
         }
         return;
+    case XLV_WHY_ELSEWHERE:
+        d->told = "its TPM is on another host";
+        explain(d,
+                "domain %s gets no TPM: instance %" PRIu64 " is %s (other host: %s, token %s); "
+                "see HANDOVER in xl-vtpm-move(8)",
+                xlv_dev_domain(d), d->slot->number, xlv_handover_name(d->slot->info.handover),
+                d->slot->info.handover_peer, d->slot->info.handover_token);
+        break;
     case XLV_WHY_QUARANTINED:
         d->told = "its instance is quarantined";
         explain(d,

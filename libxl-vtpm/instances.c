@@ -102,6 +102,34 @@ int xlv_instances_slot(struct xlv_instances *is, const struct xlv_instance *info
 
 /* --- files ------------------------------------------------------------------- */
 
+/*
+ * With the lock held: does this host have the instance? Whoever gives it away holds the lock
+ * from the offer until the outcome is written down. So an offer that is found here is nobody's
+ * any more, and as it was never made good, the other host may not serve it: it is taken back.
+ */
+static int still_ours(struct xlv_instances *is, const struct xlv_slot *slot, struct xlv_error *e)
+{
+    struct xlv_instance now;
+    int rc = xlv_registry_get_number(is->c.registry, slot->number, &now, e);
+
+    if (rc)
+        return rc;
+    switch (now.handover) {
+    case XLV_HANDOVER_HELD:
+        return 0;
+    case XLV_HANDOVER_DEPARTING:
+        rc = xlv_registry_move(is->c.registry, slot->number, now.handover_token,
+                               XLV_HANDOVER_DEPARTING, XLV_HANDOVER_HELD, e);
+        if (!rc)
+            xlv_log_about(&slot->subject, XLV_LOG_NOTICE,
+                          "its handover to %s was broken off; it stays here", now.handover_peer);
+        return rc;
+    default:
+        return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is %s (other host: %s)",
+                        slot->number, xlv_handover_name(now.handover), now.handover_peer);
+    }
+}
+
 static int open_instance(struct xlv_instances *is, const struct xlv_slot *slot, bool create,
                          int slots[2], struct xlv_error *e)
 {
@@ -140,7 +168,12 @@ static int open_instance(struct xlv_instances *is, const struct xlv_slot *slot, 
         return xlv_fail(e, -saved, "cannot lock the state of instance %" PRIu64 ": %s",
                         slot->number, strerror(saved));
     }
-    return 0;
+    rc = still_ours(is, slot, e);
+    if (rc) {
+        xlv_close(&slots[0]);
+        xlv_close(&slots[1]);
+    }
+    return rc;
 }
 
 static int open_journal(struct xlv_instances *is, const struct xlv_slot *slot, int *fd,
@@ -327,6 +360,10 @@ static void grant(struct xlv_instances *is, struct xlv_slot *slot)
         return;
     }
     slot->info = now;
+    if (now.handover == XLV_HANDOVER_DEPARTED || now.handover == XLV_HANDOVER_ARRIVING) {
+        claim->on_failed(claim, "its instance is on another host, or on its way");
+        return;
+    }
     switch (slot->info.life) {
     case XLV_LIFE_READY:
         if (to_be_kept(slot)) {

@@ -77,13 +77,19 @@ static const char *const migrations[] = {
     /* 3: a uid of its own for each instance's backends */
     "CREATE TABLE backend_uid ("
     "  uid INTEGER PRIMARY KEY CHECK (uid BETWEEN 1 AND 4294967294),"
-    "  instance INTEGER NOT NULL UNIQUE REFERENCES instance (number) ON DELETE CASCADE);",
+    "  instance INTEGER NOT NULL UNIQUE REFERENCES instance (number) ON DELETE CASCADE);"
+    /* handing over to another host */
+    "ALTER TABLE instance ADD COLUMN handover TEXT NOT NULL DEFAULT ''"
+    "  CHECK (handover IN ('', 'departing', 'departed', 'arriving'));"
+    "ALTER TABLE instance ADD COLUMN handover_token TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE instance ADD COLUMN handover_peer TEXT NOT NULL DEFAULT '';",
 };
 #define SCHEMA ((int)(sizeof(migrations) / sizeof(migrations[0])))
 
 #define COLUMNS \
     "number, uuid, tpm_version, life, created, last_used, last_domain_name, last_domain_uuid, " \
-    "label, suspended, suspended_domid, suspended_domain_uuid, suspended_mark, accept, late_attach"
+    "label, suspended, suspended_domid, suspended_domain_uuid, suspended_mark, accept, late_attach, " \
+    "handover, handover_token, handover_peer"
 
 static const char *const life_names[] = {
     [XLV_LIFE_NEW] = "new",
@@ -94,6 +100,12 @@ static const char *const accept_names[] = {
     [XLV_ACCEPT_NONE] = "",
     [XLV_ACCEPT_RESET] = "reset",
     [XLV_ACCEPT_KEPT] = "kept",
+};
+static const char *const handover_names[] = {
+    [XLV_HANDOVER_HELD] = "",
+    [XLV_HANDOVER_DEPARTING] = "departing",
+    [XLV_HANDOVER_DEPARTED] = "departed",
+    [XLV_HANDOVER_ARRIVING] = "arriving",
 };
 static const char *const origin_names[] = {
     [XLV_BINDING_AUTOMATIC] = "automatic",
@@ -119,6 +131,11 @@ const char *xlv_life_name(enum xlv_life life)
 const char *xlv_accept_name(enum xlv_accept accept)
 {
     return accept_names[accept];
+}
+
+const char *xlv_handover_name(enum xlv_handover handover)
+{
+    return handover_names[handover];
 }
 
 const char *xlv_binding_origin_name(enum xlv_binding_origin origin)
@@ -304,7 +321,7 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
     struct xlv_instance i = { .number = 0 };
     int64_t number = sqlite3_column_int64(stmt, 0);
     char uuid[XLV_UUID_TEXT];
-    int version = sqlite3_column_int(stmt, 2), life, accept;
+    int version = sqlite3_column_int(stmt, 2), life, accept, handover;
 
     if (number < 1 || number > NUMBER_MAX)
         return bad_row(r, e, number, "number");
@@ -336,6 +353,11 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
         return bad_row(r, e, number, "word in accept");
     i.accept = (enum xlv_accept)accept;
     i.late_attach_s = sqlite3_column_int64(stmt, 14);
+    if (!column_name(stmt, 15, handover_names, COUNT(handover_names), &handover) ||
+        !column_text(stmt, 16, i.handover_token, sizeof(i.handover_token)) ||
+        !column_text(stmt, 17, i.handover_peer, sizeof(i.handover_peer)))
+        return bad_row(r, e, number, "handover");
+    i.handover = (enum xlv_handover)handover;
     snprintf(i.directory, sizeof(i.directory), INSTANCES "/%" PRIu64, i.number);
     *instance = i;
     return 0;
@@ -1353,6 +1375,122 @@ int xlv_registry_uid(struct xlv_registry *r, uint64_t number, uint32_t first, ui
         rc = run(r, stmt, doing, e);
     }
     finalize(&stmt);
+    return end(r, rc, doing, e);
+}
+
+/* The row itself; inside a transaction. */
+static int set_handover(struct xlv_registry *r, uint64_t number, enum xlv_handover to,
+                        const char *token, const char *peer, const char *doing,
+                        struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt,
+                     "UPDATE instance SET handover = ?2, handover_token = ?3, handover_peer = ?4"
+                     " WHERE number = ?1",
+                     doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 2, handover_names[to], doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 3, token, doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 4, peer, doing, e);
+    return rc ? rc : update(r, stmt, number, doing, e);
+}
+
+static int check_handover(const char *token, const char *peer, struct xlv_error *e)
+{
+    struct xlv_uuid uuid;
+
+    if (xlv_uuid_parse(&uuid, token) || xlv_uuid_is_nil(&uuid))
+        return xlv_fail(e, XLV_E_INVALID, "\"%.80s\" is no token of a handover", token);
+    if (!peer[0] || strlen(peer) > XLV_HANDOVER_PEER_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "the other host of a handover has no usable name");
+    return 0;
+}
+
+int xlv_registry_offer(struct xlv_registry *r, uint64_t number, const char *token,
+                       const char *peer, struct xlv_error *e)
+{
+    static const char doing[] = "offer an instance to another host";
+    struct xlv_instance i;
+    int rc = check_handover(token, peer, e);
+
+    if (!rc)
+        rc = begin(r, doing, e);
+    if (rc)
+        return rc;
+    rc = xlv_registry_get_number(r, number, &i, e);
+    if (!rc && i.handover != XLV_HANDOVER_HELD)
+        rc = xlv_fail(e, XLV_E_CONFLICT, "instance %" PRIu64 " is %s already (%s, token %s)",
+                      number, handover_names[i.handover], i.handover_peer, i.handover_token);
+    if (!rc)
+        rc = set_handover(r, number, XLV_HANDOVER_DEPARTING, token, peer, doing, e);
+    return end(r, rc, doing, e);
+}
+
+int xlv_registry_expect(struct xlv_registry *r, const struct xlv_uuid *uuid,
+                        enum xlv_tpm_version version, const char *token, const char *peer,
+                        struct xlv_instance *instance, struct xlv_error *e)
+{
+    static const char doing[] = "expect an instance of another host";
+    struct xlv_instance made = { .number = 0 }, i;
+    char text[XLV_UUID_TEXT];
+    int rc = check_handover(token, peer, e);
+
+    if (!rc && xlv_uuid_is_nil(uuid))
+        rc = xlv_fail(e, XLV_E_INVALID, "an instance cannot have the nil uuid");
+    if (!rc)
+        rc = begin(r, doing, e);
+    if (rc)
+        return rc;
+    rc = find_uuid(r, uuid, &i, e);
+    if (rc == XLV_E_NOT_FOUND) {
+        rc = insert(r, uuid, version, NULL, &made, e);
+        i = made;
+    } else if (!rc && i.handover == XLV_HANDOVER_HELD) {
+        rc = xlv_fail(e, XLV_E_CONFLICT, "this host has %s already (instance %" PRIu64 ")",
+                      xlv_uuid_format(uuid, text), i.number);
+    } else if (!rc && i.handover == XLV_HANDOVER_DEPARTING) {
+        rc = xlv_fail(e, XLV_E_CONFLICT, "this host is giving %s to %s just now",
+                      xlv_uuid_format(uuid, text), i.handover_peer);
+    } else if (!rc && i.tpm_version != version) {
+        rc = xlv_fail(e, XLV_E_CONFLICT, "%s is a TPM of another version here",
+                      xlv_uuid_format(uuid, text));
+    }
+    if (!rc)
+        rc = set_handover(r, i.number, XLV_HANDOVER_ARRIVING, token, peer, doing, e);
+    /* a state of an earlier stay here is not what arrives */
+    if (!rc)
+        rc = xlv_registry_set_life(r, i.number, XLV_LIFE_NEW, e);
+    if (!rc)
+        rc = xlv_registry_get_number(r, i.number, &i, e);
+    rc = end_insert(r, rc, &made, doing, e);
+    if (!rc)
+        *instance = i;
+    return rc;
+}
+
+int xlv_registry_move(struct xlv_registry *r, uint64_t number, const char *token,
+                      enum xlv_handover from, enum xlv_handover to, struct xlv_error *e)
+{
+    static const char doing[] = "hand an instance over";
+    struct xlv_instance i;
+    int rc = begin(r, doing, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_registry_get_number(r, number, &i, e);
+    if (!rc && (i.handover != from || !token[0] || strcmp(i.handover_token, token)))
+        rc = xlv_fail(e, XLV_E_CONFLICT,
+                      "instance %" PRIu64 " is not %s with the token %s: it is %s, token %s",
+                      number, from ? handover_names[from] : "held", token,
+                      i.handover ? handover_names[i.handover] : "held",
+                      i.handover_token[0] ? i.handover_token : "none");
+    if (!rc)
+        rc = set_handover(r, number, to, token, i.handover_peer, doing, e);
     return end(r, rc, doing, e);
 }
 

@@ -61,6 +61,17 @@ struct xlv_suspended {
     int64_t mark; /* tells one save from another (domain.h); -1 unknown */
 };
 
+/*
+ * Handing an instance over to another host (docs/migration.md). At every moment at most one
+ * registry has it as HELD; the others refuse to serve it.
+ */
+enum xlv_handover {
+    XLV_HANDOVER_HELD,      /* this host has it */
+    XLV_HANDOVER_DEPARTING, /* offered to another host, which may not serve it yet */
+    XLV_HANDOVER_DEPARTED,  /* given away: another host has it, or may take it */
+    XLV_HANDOVER_ARRIVING,  /* announced or copied here, the giver may still keep it */
+};
+
 struct xlv_instance {
     uint64_t number; /* from 1 */
     struct xlv_uuid uuid;
@@ -72,6 +83,9 @@ struct xlv_instance {
     char label[XLV_LABEL_MAX + 1];
     struct xlv_suspended suspended;
     enum xlv_accept accept;
+    enum xlv_handover handover;
+    char handover_token[XLV_UUID_TEXT]; /* of this handover, the same on both hosts; "" none yet */
+    char handover_peer[XLV_HANDOVER_PEER_MAX + 1];
     int64_t late_attach_s; /* attached when its domain's boot was over already; 0: not so */
     char directory[64]; /* relative to the state directory: "instances/<number>" */
 };
@@ -175,6 +189,22 @@ const char *xlv_accept_name(enum xlv_accept accept); /* "", "reset", "kept" */
  */
 int xlv_registry_uid(struct xlv_registry *registry, uint64_t number, uint32_t first,
                      uint32_t count, uint32_t *uid, struct xlv_error *e);
+
+/*
+ * The steps of a handover; each is durable when it returns, and is made only from the states
+ * and with the token that it names: else XLV_E_CONFLICT, and nothing was changed.
+ *   offer    HELD -> DEPARTING, with a new token
+ *   expect   not HELD -> ARRIVING, life NEW; an unknown uuid becomes an instance
+ *   move     from -> to, where the token is this one
+ */
+int xlv_registry_offer(struct xlv_registry *registry, uint64_t number, const char *token,
+                       const char *peer, struct xlv_error *e);
+int xlv_registry_expect(struct xlv_registry *registry, const struct xlv_uuid *uuid,
+                        enum xlv_tpm_version version, const char *token, const char *peer,
+                        struct xlv_instance *instance, struct xlv_error *e);
+int xlv_registry_move(struct xlv_registry *registry, uint64_t number, const char *token,
+                      enum xlv_handover from, enum xlv_handover to, struct xlv_error *e);
+const char *xlv_handover_name(enum xlv_handover handover); /* "" held, "departing", ... */
 
 /* Bindings. bind replaces an older binding of the same (domain, devid). */
 enum xlv_binding_origin { XLV_BINDING_AUTOMATIC, XLV_BINDING_ADMINISTRATOR };

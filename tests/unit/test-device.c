@@ -427,6 +427,11 @@ static void admission_follows_the_rules(void **state)
         { { .life = XLV_LIFE_QUARANTINED, .restored = true, .kept = true },
           XLV_WHY_QUARANTINED },
         /* a boot that was not measured */
+        { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_DEPARTED }, XLV_WHY_ELSEWHERE },
+        { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_ARRIVING }, XLV_WHY_ELSEWHERE },
+        { { .life = XLV_LIFE_NEW, .handover = XLV_HANDOVER_ARRIVING, .past = true },
+          XLV_WHY_ELSEWHERE },
+        { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_DEPARTING }, XLV_WHY_ADMITTED },
         { { .life = XLV_LIFE_READY, .late = true }, XLV_WHY_ADMITTED },
         { { .life = XLV_LIFE_READY, .late = true, .refuse_late = true }, XLV_WHY_LATE },
         { { .life = XLV_LIFE_READY, .late = true, .refuse_late = true, .past = true },
