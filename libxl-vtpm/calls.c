@@ -74,6 +74,21 @@ static int add_binding(const struct xlv_binding *binding, void *opaque)
     return -ENOMEM;
 }
 
+/* NULL: this host has it. */
+static struct json_object *handover_json(const struct xlv_instance *i)
+{
+    struct json_object *json;
+
+    if (i->handover == XLV_HANDOVER_HELD || !(json = json_object_new_object()))
+        return NULL;
+    if (add(json, "state", json_object_new_string(xlv_handover_name(i->handover))) &&
+        add(json, "other_host", xlv_json_text(i->handover_peer)) &&
+        add(json, "token", xlv_json_text(i->handover_token)))
+        return json;
+    json_object_put(json);
+    return NULL;
+}
+
 int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instance *i,
                          struct json_object **out, struct xlv_error *e)
 {
@@ -98,6 +113,7 @@ int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instanc
         add_or_null(json, "suspended", suspended_json(&i->suspended)) &&
         add_or_null(json, "accept", i->accept ? json_object_new_string(xlv_accept_name(i->accept))
                                               : NULL) &&
+        add_or_null(json, "handover", handover_json(i)) &&
         add_or_null(json, "late_attach", xlv_json_time(i->late_attach_s)) &&
         add_or_null(json, "device", NULL) && add_or_null(json, "last_refusal", NULL)) {
         if (add(json, "bindings", bindings)) {

@@ -27,8 +27,8 @@
 #define PROTOCOL 1u
 #define HEADER 12u
 #define WAIT_MS (60 * 1000)
-/* uuid, version, token, suspended: flag, domid, mark, domain uuid, name of the giver */
-#define OFFER_SIZE (16u + 4 + XLV_UUID_TEXT + 4 + 4 + 8 + XLV_UUID_TEXT + XLV_HANDOVER_PEER_MAX + 1)
+/* uuid, version, again, token, suspended: flag, domid, mark, domain uuid, name of the giver */
+#define OFFER_SIZE (16u + 4 + 4 + XLV_UUID_TEXT + 4 + 4 + 8 + XLV_UUID_TEXT + XLV_HANDOVER_PEER_MAX + 1)
 
 enum type { OFFER = 1, ACCEPT, STATE, STORED, COMMIT, HELD, REFUSED };
 
@@ -37,6 +37,7 @@ static const uint8_t magic[4] = { 'X', 'V', 'M', 'V' };
 struct offer {
     struct xlv_uuid uuid;
     enum xlv_tpm_version version;
+    bool again; /* it is given away already: only to finish what was begun with this token */
     char token[XLV_UUID_TEXT], giver[XLV_HANDOVER_PEER_MAX + 1];
     struct xlv_suspended suspended;
 };
@@ -175,6 +176,7 @@ static int put_offer(struct move *m, const struct offer *o, struct xlv_error *e)
 
     xlv_put_data(&w, o->uuid.b, sizeof(o->uuid.b));
     xlv_put_u32(&w, o->version);
+    xlv_put_u32(&w, o->again);
     xlv_put_data(&w, (const uint8_t *)o->token, sizeof(o->token));
     xlv_put_u32(&w, o->suspended.at_s != 0);
     xlv_put_u32(&w, o->suspended.domid);
@@ -191,7 +193,7 @@ static int get_offer(struct move *m, struct offer *o, struct xlv_error *e)
     enum type type;
     uint8_t *data;
     size_t length;
-    uint32_t suspended;
+    uint32_t again, suspended;
     int rc = hear(m, &type, &data, &length, e);
 
     if (rc)
@@ -200,6 +202,8 @@ static int get_offer(struct move *m, struct offer *o, struct xlv_error *e)
     r = xlv_bytes_reader(data, length);
     xlv_get_data(&r, o->uuid.b, sizeof(o->uuid.b));
     o->version = (enum xlv_tpm_version)xlv_get_u32(&r);
+    again = xlv_get_u32(&r);
+    o->again = again;
     xlv_get_data(&r, (uint8_t *)o->token, sizeof(o->token));
     suspended = xlv_get_u32(&r);
     o->suspended.at_s = suspended;
@@ -209,7 +213,7 @@ static int get_offer(struct move *m, struct offer *o, struct xlv_error *e)
     xlv_get_data(&r, (uint8_t *)o->giver, sizeof(o->giver));
     if (type != OFFER || length != OFFER_SIZE || !xlv_bytes_ok(&r) ||
         (o->version != XLV_TPM_1_2 && o->version != XLV_TPM_2_0) ||
-        o->token[sizeof(o->token) - 1] || o->giver[sizeof(o->giver) - 1] || suspended > 1 ||
+        o->token[sizeof(o->token) - 1] || o->giver[sizeof(o->giver) - 1] || suspended > 1 || again > 1 ||
         o->suspended.domain_uuid[sizeof(o->suspended.domain_uuid) - 1] ||
         o->suspended.domid > XLV_DOMID_MAX || o->suspended.mark < -1 ||
         (o->suspended.domain_uuid[0] && xlv_uuid_parse(&uuid, o->suspended.domain_uuid)))
@@ -310,7 +314,7 @@ static int give(struct move *m, const struct xlv_uuid *uuid, const char *peer,
     if (m->instance.handover == XLV_HANDOVER_DEPARTING)
         rc = xlv_registry_move(m->registry, m->instance.number, m->instance.handover_token,
                                XLV_HANDOVER_DEPARTING, XLV_HANDOVER_HELD, e);
-    departed = m->instance.handover == XLV_HANDOVER_DEPARTED;
+    departed = offer.again = m->instance.handover == XLV_HANDOVER_DEPARTED;
     if (departed) {
         snprintf(offer.token, sizeof(offer.token), "%s", m->instance.handover_token);
     } else if (!rc) {
@@ -331,6 +335,8 @@ static int give(struct move *m, const struct xlv_uuid *uuid, const char *peer,
     free(data);
     if (!rc && type == HELD && departed)
         return 0; /* it had come through */
+    if (rc == XLV_E_REFUSED && departed)
+        return rc; /* it is where it was, which is not here */
     if (!rc && (type != ACCEPT || length))
         rc = xlv_fail(e, XLV_E_INVALID, "the other host answers the offer with message %d",
                       (int)type);
@@ -379,8 +385,8 @@ static int take(struct move *m, struct xlv_error *e)
     if (rc && rc != XLV_E_NOT_FOUND)
         return rc;
     xlv_error_clear(e);
-    rc = xlv_registry_expect(m->registry, &offer.uuid, offer.version, offer.token, offer.giver,
-                             &m->instance, e);
+    rc = xlv_registry_expect(m->registry, &offer.uuid, offer.version, offer.again, offer.token,
+                             offer.giver, &m->instance, e);
     number = m->instance.number;
     if (!rc) {
         rc = open_store(m, true, e);

@@ -1432,8 +1432,8 @@ int xlv_registry_offer(struct xlv_registry *r, uint64_t number, const char *toke
 }
 
 int xlv_registry_expect(struct xlv_registry *r, const struct xlv_uuid *uuid,
-                        enum xlv_tpm_version version, const char *token, const char *peer,
-                        struct xlv_instance *instance, struct xlv_error *e)
+                        enum xlv_tpm_version version, bool again, const char *token,
+                        const char *peer, struct xlv_instance *instance, struct xlv_error *e)
 {
     static const char doing[] = "expect an instance of another host";
     struct xlv_instance made = { .number = 0 }, i;
@@ -1447,7 +1447,16 @@ int xlv_registry_expect(struct xlv_registry *r, const struct xlv_uuid *uuid,
     if (rc)
         return rc;
     rc = find_uuid(r, uuid, &i, e);
-    if (rc == XLV_E_NOT_FOUND) {
+    /* Given away already, it is somewhere: here, if this is that handover, or on from here.
+     * Anything else would make a second one of it. */
+    if (again && (rc == XLV_E_NOT_FOUND ||
+                  (!rc && (i.handover != XLV_HANDOVER_ARRIVING ||
+                           strcmp(i.handover_token, token))))) {
+        xlv_error_clear(e);
+        rc = xlv_fail(e, XLV_E_CONFLICT, "this host knows nothing of the handover %s by which %s "
+                      "gave %s away; send it from the host that has it", token, peer,
+                      xlv_uuid_format(uuid, text));
+    } else if (rc == XLV_E_NOT_FOUND) {
         rc = insert(r, uuid, version, NULL, &made, e);
         i = made;
     } else if (!rc && i.handover == XLV_HANDOVER_HELD) {

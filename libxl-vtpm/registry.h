@@ -194,14 +194,15 @@ int xlv_registry_uid(struct xlv_registry *registry, uint64_t number, uint32_t fi
  * The steps of a handover; each is durable when it returns, and is made only from the states
  * and with the token that it names: else XLV_E_CONFLICT, and nothing was changed.
  *   offer    HELD -> DEPARTING, with a new token
- *   expect   not HELD -> ARRIVING, life NEW; an unknown uuid becomes an instance
+ *   expect   not HELD -> ARRIVING, life NEW; an unknown uuid becomes an instance. again: the
+ *            other host gave it away already; then only where it is ARRIVING with this token
  *   move     from -> to, where the token is this one
  */
 int xlv_registry_offer(struct xlv_registry *registry, uint64_t number, const char *token,
                        const char *peer, struct xlv_error *e);
 int xlv_registry_expect(struct xlv_registry *registry, const struct xlv_uuid *uuid,
-                        enum xlv_tpm_version version, const char *token, const char *peer,
-                        struct xlv_instance *instance, struct xlv_error *e);
+                        enum xlv_tpm_version version, bool again, const char *token,
+                        const char *peer, struct xlv_instance *instance, struct xlv_error *e);
 int xlv_registry_move(struct xlv_registry *registry, uint64_t number, const char *token,
                       enum xlv_handover from, enum xlv_handover to, struct xlv_error *e);
 const char *xlv_handover_name(enum xlv_handover handover); /* "" held, "departing", ... */

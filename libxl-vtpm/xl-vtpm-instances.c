@@ -47,6 +47,7 @@ static void print_instance(struct json_object *instance)
     struct json_object *device = member(instance, "device");
     struct json_object *refusal = member(instance, "last_refusal");
     struct json_object *suspended = member(instance, "suspended");
+    struct json_object *handover = member(instance, "handover");
     char text[XLV_TEXT_MAX];
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
@@ -79,6 +80,12 @@ static void print_instance(struct json_object *instance)
     if (member(instance, "accept")) {
         snprintf(text, sizeof(text), "%s, at the next restore", text_of(instance, "accept", "?"));
         print_field("accept", text);
+    }
+    if (handover) {
+        snprintf(text, sizeof(text), "%s, other host %s, token %s: see xl-vtpm-move(8)",
+                 text_of(handover, "state", "?"), text_of(handover, "other_host", "?"),
+                 text_of(handover, "token", "?"));
+        print_field("handover", text);
     }
     if (member(instance, "late_attach")) {
         snprintf(text, sizeof(text), "%s: its domain ran already, its PCRs tell nothing of the "

@@ -14,7 +14,7 @@ trap 'rm -rf "$dir"' EXIT
 . "${top_srcdir:-.}/tests/lib/xl-vtpm.sh"
 
 U=dcdb124b-9fed-4040-b149-dd2dfd8d094c
-for h in a b; do
+for h in a b c; do
     mkdir -p "$dir/$h/run/journal"
     printf 'state-dir = %s\nrun-dir = %s\n' "$dir/$h/state" "$dir/$h/run" >"$dir/$h/conf"
 done
@@ -57,6 +57,7 @@ one_holder() {
     b=$(life b)
     ! { [ "$a" = held ] || [ "$a" = departing ]; } || [ "$b" != held ] || { echo "a $a, b $b"; false; }
 }
+lacks_handover() { ! has "$out" handover; }
 # An offer that nobody makes any more counts as held, as the daemon and the next send take it.
 lives() { is "$(life a)/$(life b)" "$1"; }
 
@@ -66,6 +67,9 @@ state a commit hello
 state_b_key() { "$build/tests/unit/state" commit "$dir/b/state/instances/1" \
     11111111-2222-4333-8444-555555555555 "$dir/b/state/master.key" other; }
 state_b_key >/dev/null 2>&1
+create c 22222222-2222-4333-8444-555555555555
+"$build/tests/unit/state" commit "$dir/c/state/instances/1" 22222222-2222-4333-8444-555555555555 \
+    "$dir/c/state/master.key" other >/dev/null 2>&1
 
 move a send $U b
 ok 'an instance without a TPM is not handed over' code 4
@@ -90,6 +94,22 @@ state b commit later
 move a send $U b
 ok 'and the newer state there stays' is "$(text b)" later
 
+out=$("$build/libxl-vtpm/xl-vtpm" -c "$dir/a/conf" show $U 2>&1)
+ok 'where it went is shown' has "$out" 'departed, other host b, token '
+out=$("$build/libxl-vtpm/xl-vtpm" -c "$dir/b/conf" show $U 2>&1)
+ok 'and not where it is' lacks_handover
+move a send $U c
+ok 'who gave it away does not give it to a third' code 4
+ok 'which gets nothing' is "$(life c)" ''
+ok 'and learns why' has "$err" 'knows nothing of'
+move b send $U c
+ok 'who has it does' is "$(life b)/$(life c)" departed/held
+move a send $U b
+ok 'what was passed on does not arrive a second time' code 4
+ok 'and stays where it is' is "$(life a)/$(life b)/$(life c)" departed/departed/held
+move c send $U b
+ok 'it comes back from there' is "$(life b)/$(life c)" held/departed
+
 move b send $U a
 ok 'it comes back' lives held/departed
 ok 'with what it became there' is "$(text a)" later
@@ -106,7 +126,7 @@ create b $U
 ok 'an old copy is not served by making the instance anew' lives held/departed
 
 # the connection is cut at each byte that matters, in each direction
-size=$((12 + 16 + 4 + 37 + 4 + 4 + 8 + 37 + 256))
+size=$((12 + 16 + 4 + 4 + 37 + 4 + 4 + 8 + 37 + 256))
 i=0
 for cut in "FORWARD=0" "FORWARD=5" "FORWARD=$((size - 1))" "FORWARD=$size" "FORWARD=$((size + 5))" \
     "FORWARD=$((size + 15))" "BACK=0" "BACK=11" "BACK=12" "BACK=18" "BACK=23" \

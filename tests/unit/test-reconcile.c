@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "libxl-vtpm/client.h"
+#include "libxl-vtpm/registry.h"
 #include "libxl-vtpm/settings.h"
 #include "tests/fake/frontend.h"
 #include "tests/fake/machine.h"
@@ -1806,6 +1807,56 @@ static void a_late_attach_is_refused_where_it_shall_be(void **state)
     wait_said("it runs already, so the TPM would not have seen its boot");
 }
 
+/* As xl-vtpm-move leaves it: offered to another host, and given to it. */
+static void hand_over(bool departed)
+{
+    static const char token[] = "0d7c6a52-2f0a-4c3b-9a53-3c3a6c4a7f10";
+    struct xlv_registry *registry;
+    struct xlv_error e = XLV_ERROR_INIT;
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/state", work);
+    assert_int_equal(xlv_registry_open(&registry, path, false, &e), 0);
+    assert_int_equal(xlv_registry_offer(registry, 1, token, "elsewhere", &e), 0);
+    if (departed)
+        assert_int_equal(xlv_registry_move(registry, 1, token, XLV_HANDOVER_DEPARTING,
+                                           XLV_HANDOVER_DEPARTED, &e), 0);
+    xlv_registry_close(registry);
+}
+
+static void what_was_handed_to_another_host_is_not_served(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    hand_over(true);
+    assert_int_equal(fx_vtpm_create(machine, &d), -ENOENT);
+    wait_said("departed (other host: elsewhere");
+}
+
+static void an_offer_that_nobody_makes_any_more_is_taken_back(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    hand_over(false);
+    f = connected(&d);
+    wait_said("its handover to elsewhere was broken off; it stays here");
+    (void)wait_serve(1);
+    assert_int_equal(fx_vtpm_remove(machine, &d, FX_DESTROY), 0);
+    fx_frontend_free(f);
+}
+
 static void where_nothing_is_told_a_domain_is_refused(void **state)
 {
     struct fx_vtpm d;
@@ -2070,6 +2121,8 @@ int main(void)
         on_daemon(a_migration_within_the_host_waits_for_the_other_half),
         on_daemon(a_late_attach_is_recorded),
         on_daemon(a_late_attach_is_refused_where_it_shall_be),
+        on_daemon(what_was_handed_to_another_host_is_not_served),
+        on_daemon(an_offer_that_nobody_makes_any_more_is_taken_back),
         on_daemon(where_nothing_is_told_a_domain_is_refused),
         on_daemon(a_driver_domain_serves_and_removes_its_own_leaf),
         on_daemon(many_devices_are_served_side_by_side),
