@@ -59,7 +59,7 @@ guest_programs=(
     usr/sbin/tpm_getpubek usr/sbin/tpm_clear usr/sbin/tpm_setenable
     usr/sbin/tpm_setactive usr/sbin/tpm_nvdefine usr/sbin/tpm_nvwrite
     usr/sbin/tpm_nvread usr/sbin/tpm_nvinfo usr/sbin/tpm_version
-    usr/sbin/tpm_selftest usr/bin/openssl
+    usr/sbin/tpm_selftest usr/bin/tpm_sealdata usr/bin/tpm_unsealdata usr/bin/openssl
 )
 
 # Loaded by name at run time, so no program's dependencies show them.

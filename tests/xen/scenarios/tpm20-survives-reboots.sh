@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2016
 # SPDX-License-Identifier: GPL-2.0-or-later
-# TPM 2.0: NV data, a persistent key and what is sealed to it survive xl reboot, a reboot from inside, destroy and create; PCRs do not.
+# TPM 2.0: NV data, a persistent key and what is sealed to it, also to a PCR, survive xl reboot, a reboot from inside, destroy and create; PCRs do not. Quotes verify.
 # limit: 600 s
 
 uuid=dcdb124b-9fed-4040-b149-dd2dfd8d094c
@@ -30,12 +30,53 @@ guest_get tpm20 /tmp/seal.priv "$logs/seal.priv"
 name=$(tpm2_key_name tpm20 0x81000010)
 like "the key has a name" "$name" '^000b[0-9a-f]{64}$'
 
+step "seal something to PCR 10 as it is after a start"
+guest_run -t 120 tpm20 "set -e
+    tpm2_createpolicy -Q --policy-pcr -l sha256:10 -L /tmp/policy
+    printf measured | tpm2_create -Q -C 0x81000010 -L /tmp/policy -i - -u /tmp/pcr.pub -r /tmp/pcr.priv
+    tpm2_flushcontext -t"
+guest_get tpm20 /tmp/pcr.pub "$logs/pcr.pub"
+guest_get tpm20 /tmp/pcr.priv "$logs/pcr.priv"
+# unseals - what it was sealed for; status 1 where the TPM refuses
+unseals() {
+    guest_run -t 120 tpm20 'tpm2_load -Q -C 0x81000010 -u /tmp/pcr.pub -r /tmp/pcr.priv -c /tmp/pcr
+        tpm2_flushcontext -t
+        tpm2_unseal -c /tmp/pcr -p pcr:sha256:10
+        status=$?
+        tpm2_flushcontext -t
+        tpm2_flushcontext -l
+        exit $status'
+}
+is "it unseals" "$(unseals)" measured
+
+step "an attestation key, a quote of PCR 10, checked with the public key alone"
+guest_run -t 120 tpm20 "set -e
+    tpm2_create -Q -C 0x81000010 -G ecc256:ecdsa-sha256:null -u /tmp/ak.pub -r /tmp/ak.priv \
+        -a 'fixedtpm|fixedparent|sensitivedataorigin|userwithauth|restricted|sign'
+    tpm2_flushcontext -t
+    tpm2_load -Q -C 0x81000010 -u /tmp/ak.pub -r /tmp/ak.priv -c /tmp/ak
+    tpm2_flushcontext -t
+    tpm2_readpublic -Q -c /tmp/ak -f pem -o /tmp/ak.pem
+    tpm2_flushcontext -t
+    tpm2_quote -Q -c /tmp/ak -l sha256:10 -q abcd1234 -g sha256 -m /tmp/q.msg -s /tmp/q.sig -o /tmp/q.pcrs
+    tpm2_flushcontext -t"
+# quote_holds NONCE
+quote_holds() {
+    guest_run -t 60 tpm20 "tpm2_checkquote -Q -u /tmp/ak.pem -m /tmp/q.msg -s /tmp/q.sig \
+        -f /tmp/q.pcrs -g sha256 -q $1"
+}
+succeeds "the quote verifies" quote_holds abcd1234
+fails "but not for another nonce" quote_holds abcd1235
+
 # still_there HOW - after it came back; leaves PCR 10 extended, for the next.
 still_there() {
     guest_tpm tpm20
     is "$1: the NV index reads as written" "$(tpm2_nv tpm20 0x1500010)" "$text"
     is "$1: the persistent key is the same" "$(tpm2_key_name tpm20 0x81000010)" "$name"
     is "$1: PCR 10 is zero again" "$(pcr tpm20 10)" "$pcr_zero"
+    guest_put tpm20 "$logs/pcr.pub" /tmp/pcr.pub
+    guest_put tpm20 "$logs/pcr.priv" /tmp/pcr.priv
+    is "$1: what was sealed to that unseals" "$(unseals)" measured
     is "$1: it is the same instance" \
         "$(xs "$(vtpm_backend "$(guest_domid tpm20)")/instance" || true)" "$instance"
     pcr_extend tpm20 10
@@ -44,6 +85,7 @@ still_there() {
 
 pcr_extend tpm20 10
 isnt "PCR 10 can be extended" "$(pcr tpm20 10)" "$pcr_zero"
+fails "with PCR 10 extended it does not unseal" unseals
 
 step "xl reboot"
 guest_reboot_by_xl tpm20
