@@ -1313,6 +1313,19 @@ int xlv_registry_accept(struct xlv_registry *r, uint64_t number, enum xlv_accept
                     accept_names[accept], "accept a restored domain", e);
 }
 
+/* The first row for instance ?1 and the uids ?2 to ?3. */
+static int step_in_range(struct xlv_registry *r, sqlite3_stmt *stmt, uint64_t number,
+                         int64_t first, int64_t last, const char *doing, struct xlv_error *e)
+{
+    int rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 2, first, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 3, last, doing, e);
+    return rc ? rc : step(r, stmt, doing, e);
+}
+
 int xlv_registry_uid(struct xlv_registry *r, uint64_t number, uint32_t first, uint32_t count,
                      uint32_t *uid, struct xlv_error *e)
 {
@@ -1328,13 +1341,7 @@ int xlv_registry_uid(struct xlv_registry *r, uint64_t number, uint32_t first, ui
                         count, first);
     rc = prepare(r, &stmt, mine, doing, e);
     if (!rc)
-        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
-    if (!rc)
-        rc = bind_int(r, stmt, 2, first, doing, e);
-    if (!rc)
-        rc = bind_int(r, stmt, 3, last, doing, e);
-    if (!rc)
-        rc = step(r, stmt, doing, e);
+        rc = step_in_range(r, stmt, number, first, last, doing, e);
     if (!rc)
         *uid = (uint32_t)sqlite3_column_int64(stmt, 0);
     if (rc != XLV_E_NOT_FOUND)
@@ -1360,13 +1367,7 @@ int xlv_registry_uid(struct xlv_registry *r, uint64_t number, uint32_t first, ui
                      " AND uid NOT IN (SELECT uid FROM backend_uid) HAVING min(uid) IS NOT NULL"
                      " RETURNING uid", doing, e);
     if (!rc)
-        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
-    if (!rc)
-        rc = bind_int(r, stmt, 2, first, doing, e);
-    if (!rc)
-        rc = bind_int(r, stmt, 3, last, doing, e);
-    if (!rc)
-        rc = step(r, stmt, doing, e);
+        rc = step_in_range(r, stmt, number, first, last, doing, e);
     if (rc == XLV_E_NOT_FOUND)
         rc = xlv_fail(e, XLV_E_REFUSED, "all %" PRIu32 " uids from %" PRIu32 " on are taken by "
                       "other instances: raise backend-uid-count", count, first);
