@@ -235,6 +235,12 @@ static void deinit(struct move *m)
     xlv_close(&m->slots[1]);
 }
 
+static int has_tpm(const struct xlv_instance *instance, void *opaque)
+{
+    (void)opaque;
+    return instance->life != XLV_LIFE_NEW;
+}
+
 static int init(struct move *m, const struct xlv_settings *settings, int in, int out,
                 struct xlv_error *e)
 {
@@ -242,8 +248,18 @@ static int init(struct move *m, const struct xlv_settings *settings, int in, int
 
     *m = (struct move){ .settings = settings, .slots = { -1, -1 }, .in = in, .out = out };
     rc = xlv_registry_open(&m->registry, settings->state_dir, false, e);
+    if (rc == XLV_E_NOT_FOUND) {
+        xlv_error_clear(e);
+        return xlv_fail(e, rc, "there is no registry in %s: start xl-vtpmd there once",
+                        settings->state_dir);
+    }
     if (!rc)
         rc = xlv_keys_new(&m->keys, settings->key_provider, settings->key_source, false, e);
+    if (rc == XLV_E_NOT_FOUND && !xlv_registry_each(m->registry, has_tpm, NULL, NULL)) {
+        xlv_error_clear(e);
+        xlv_fail(e, rc, "this host has no master key yet: start xl-vtpmd there once, which makes "
+                 "one");
+    }
     return rc;
 }
 

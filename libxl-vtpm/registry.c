@@ -1472,9 +1472,11 @@ int xlv_registry_expect(struct xlv_registry *r, const struct xlv_uuid *uuid,
     }
     if (!rc)
         rc = set_handover(r, i.number, XLV_HANDOVER_ARRIVING, token, peer, doing, e);
-    /* a state of an earlier stay here is not what arrives */
+    /* a state of an earlier stay here is not what arrives, nor what was suspended with it */
     if (!rc)
-        rc = xlv_registry_set_life(r, i.number, XLV_LIFE_NEW, e);
+        rc = set_text(r, "UPDATE instance SET life = ?2, suspended = 0, suspended_domid = 0,"
+                      " suspended_domain_uuid = '', suspended_mark = -1, accept = ''"
+                      " WHERE number = ?1", i.number, life_names[XLV_LIFE_NEW], doing, e);
     if (!rc)
         rc = xlv_registry_get_number(r, i.number, &i, e);
     rc = end_insert(r, rc, &made, doing, e);

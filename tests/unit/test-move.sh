@@ -125,6 +125,17 @@ cp -a "$dir/b/state/instances/$(number b)" "$dir/copy"
 create b $U
 ok 'an old copy is not served by making the instance anew' lives held/departed
 
+# a host on which no daemon ever ran
+mkdir -p "$dir/d"
+printf 'state-dir = %s\nrun-dir = %s\n' "$dir/d/state" "$dir/d/run" >"$dir/d/conf"
+move a send $U d
+ok 'a host without a registry refuses' code 4
+ok 'and says what to do' has "$err" 'start xl-vtpmd there once'
+create d 33333333-2222-4333-8444-555555555555
+move a send $U d
+ok 'one without a master key does, too' has "$err" 'start xl-vtpmd there once'
+ok 'and nothing changed' lives held/departed
+
 # the connection is cut at each byte that matters, in each direction
 size=$((12 + 16 + 4 + 4 + 37 + 4 + 4 + 8 + 37 + 256))
 i=0

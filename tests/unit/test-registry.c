@@ -687,6 +687,33 @@ static void each_instance_has_a_uid_of_its_own(void **state)
     xlv_registry_close(r);
 }
 
+/* Left with a suspended domain, come back without one: what is kept here is of the earlier stay. */
+static void what_was_suspended_before_it_left_is_over_when_it_comes_back(void **state)
+{
+    static const char out[] = "11111111-2222-4333-8444-555555555555";
+    static const char back[] = "22222222-2222-4333-8444-555555555555";
+    const struct xlv_suspended suspended = {
+        .domid = 7, .domain_uuid = "8f0d8f0c-4f4b-4a5e-a5a5-3c0c9e1f2a3b", .mark = 5,
+    };
+    struct xlv_registry *r = open_it();
+    struct xlv_uuid uuid = uuid_of(1);
+    struct xlv_instance i;
+
+    (void)state;
+    resolve(r, 1, "web", 0, XLV_RULE_ASSIGNED);
+    assert_int_equal(xlv_registry_suspended(r, 1, &suspended, NULL), 0);
+    assert_int_equal(xlv_registry_accept(r, 1, XLV_ACCEPT_KEPT, NULL), 0);
+    assert_int_equal(xlv_registry_offer(r, 1, out, "b", NULL), 0);
+    assert_int_equal(xlv_registry_move(r, 1, out, XLV_HANDOVER_DEPARTING, XLV_HANDOVER_DEPARTED,
+                                       NULL), 0);
+    assert_int_equal(xlv_registry_expect(r, &uuid, XLV_TPM_2_0, false, back, "b", &i, NULL), 0);
+    assert_int_equal(i.suspended.at_s, 0);
+    assert_int_equal(i.suspended.mark, -1);
+    assert_string_equal(i.suspended.domain_uuid, "");
+    assert_int_equal(i.accept, XLV_ACCEPT_NONE);
+    xlv_registry_close(r);
+}
+
 static void a_newer_schema_is_refused(void **state)
 {
     (void)state;
@@ -1208,6 +1235,7 @@ int main(void)
         TEST(a_restored_dump_is_taken_and_gets_its_log_again),
         TEST(an_older_schema_is_brought_up_to_date),
         TEST(what_is_suspended_is_over_when_a_boot_begins),
+        TEST(what_was_suspended_before_it_left_is_over_when_it_comes_back),
         TEST(a_newer_schema_is_refused),
         TEST(each_instance_has_a_uid_of_its_own),
         TEST(damage_is_found_and_nothing_is_overwritten),
