@@ -20,6 +20,7 @@
 #define TPM_ORD_CREATE_EK 0x78u
 #define TPM_ORD_STARTUP 0x99u
 #define TPM_ORD_NV_DEFINE_SPACE 0xccu
+#define TPM_ORD_NV_WRITE_VALUE 0xcdu
 #define TSC_ORD_PHYSICAL_PRESENCE 0x4000000au
 
 /* 2.0 command codes */
@@ -86,14 +87,19 @@ uint32_t xlv_response_code(const uint8_t *response, size_t length)
     return length < XLV_TPM_HEADER_SIZE ? TPM_FAIL : code_at_6(response, length);
 }
 
-static struct xlv_bytes begin(uint8_t *out, uint16_t tag, uint32_t code)
+static struct xlv_bytes begin_long(uint8_t *out, size_t room, uint16_t tag, uint32_t code)
 {
-    struct xlv_bytes c = xlv_bytes_writer(out, XLV_COMMAND_MAX);
+    struct xlv_bytes c = xlv_bytes_writer(out, room);
 
     xlv_put_u16_be(&c, tag);
     xlv_put_u32_be(&c, 0);
     xlv_put_u32_be(&c, code);
     return c;
+}
+
+static struct xlv_bytes begin(uint8_t *out, uint16_t tag, uint32_t code)
+{
+    return begin_long(out, XLV_COMMAND_MAX, tag, code);
 }
 
 static size_t end(struct xlv_bytes *c)
@@ -185,23 +191,48 @@ static void put_no_pcrs(struct xlv_bytes *c)
     xlv_put_data(c, digest, sizeof(digest));
 }
 
-size_t xlv_command_nv_lock(uint8_t *out)
+static size_t nv_define(uint32_t index, uint32_t attributes, uint32_t size, uint8_t *out)
 {
     static const uint8_t no_auth[20];
     struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_NV_DEFINE_SPACE);
 
     /* TPM_NV_DATA_PUBLIC, Part 2, 19.3 */
     xlv_put_u16_be(&c, TPM_TAG_NV_DATA_PUBLIC);
-    xlv_put_u32_be(&c, 0xffffffff); /* TPM_NV_INDEX_LOCK */
+    xlv_put_u32_be(&c, index);
     put_no_pcrs(&c);
     put_no_pcrs(&c);
     xlv_put_u16_be(&c, TPM_TAG_NV_ATTRIBUTES);
-    xlv_put_u32_be(&c, 0);
-    xlv_put_u8(&c, 0);     /* bReadSTClear */
-    xlv_put_u8(&c, 0);     /* bWriteSTClear */
-    xlv_put_u8(&c, 0);     /* bWriteDefine */
-    xlv_put_u32_be(&c, 0); /* dataSize */
+    xlv_put_u32_be(&c, attributes);
+    xlv_put_u8(&c, 0); /* bReadSTClear */
+    xlv_put_u8(&c, 0); /* bWriteSTClear */
+    xlv_put_u8(&c, 0); /* bWriteDefine */
+    xlv_put_u32_be(&c, size);
     xlv_put_data(&c, no_auth, sizeof(no_auth));
+    return end(&c);
+}
+
+size_t xlv_command_nv_lock(uint8_t *out)
+{
+    return nv_define(0xffffffff /* TPM_NV_INDEX_LOCK */, 0, 0, out);
+}
+
+size_t xlv_command_nv_define(uint32_t index, uint32_t size, uint8_t *out)
+{
+    /* TPM_NV_PER_PPWRITE: without one of the write permissions it may not be written at all,
+     * and nobody is present in a guest; TPM_NV_PER_WRITEDEFINE; none for reading: all may */
+    return nv_define(index, 0x2001, size, out);
+}
+
+size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data, size_t length,
+                            uint8_t *out)
+{
+    struct xlv_bytes c = begin_long(out, XLV_COMMAND_MAX + length, TPM_TAG_RQU_COMMAND,
+                                    TPM_ORD_NV_WRITE_VALUE);
+
+    xlv_put_u32_be(&c, index);
+    xlv_put_u32_be(&c, offset);
+    xlv_put_u32_be(&c, (uint32_t)length);
+    xlv_put_data(&c, data, length);
     return end(&c);
 }
 

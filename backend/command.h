@@ -64,6 +64,11 @@ size_t xlv_command_physical_enable(uint8_t *out);
 size_t xlv_command_physical_activate(uint8_t *out); /* PhysicalSetDeactivated(FALSE) */
 size_t xlv_command_create_ek(const uint8_t nonce[20], uint8_t *out); /* RSA 2048 */
 size_t xlv_command_nv_lock(uint8_t *out); /* NV_DefineSpace(TPM_NV_INDEX_LOCK) */
+/* An index that anybody may read, and none may write once a write of no bytes has locked it. */
+size_t xlv_command_nv_define(uint32_t index, uint32_t size, uint8_t *out);
+/* out has room for XLV_COMMAND_MAX and length bytes more */
+size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data, size_t length,
+                            uint8_t *out);
 
 /* Is this a successful TPM2_Shutdown(CLEAR), sent without sessions? */
 bool xlv_command_was_shutdown(const uint8_t *request, size_t request_length,

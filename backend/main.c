@@ -156,7 +156,7 @@ static int enter_sandbox(struct backend *b, struct xlv_error *e)
 static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nfds,
                         struct xlv_error *e)
 {
-    bool serve, keep;
+    bool serve, keep, make;
 
     if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
         return xlv_fail(e, XLV_E_INVALID, "the first message is not a LAUNCH; this program is "
@@ -167,7 +167,9 @@ static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nf
                         "xl-vtpmd", m->h.version, length, XLV_LAUNCH_VERSION, sizeof(*m));
     serve = m->mode == XLV_LAUNCH_SERVE;
     keep = m->mode == XLV_LAUNCH_KEEP;
-    if ((!serve && !keep && m->mode != XLV_LAUNCH_MANUFACTURE) ||
+    make = m->mode == XLV_LAUNCH_MANUFACTURE;
+    if ((!serve && !keep && !make) ||
+        (make && (!m->banks || (m->banks & ~XLV_BANKS_ALL))) ||
         (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||
         xlv_uuid_is_nil(&m->uuid) || m->log_level > XLV_LOG_DEBUG || (m->uid && !m->gid) ||
         (keep && m->domid > XLV_DOMID_MAX) ||
@@ -223,8 +225,42 @@ static int take_launch(struct backend *b, struct xlv_error *e)
 
 /* --- manufacture --------------------------------------------------------- */
 
+/* Has the new keys certified by the daemon. No guest waits for this process, so it may
+ * wait for the daemon; without one there is nothing to go on with. */
+static int certify(const struct xlv_msg_endorsement *keys,
+                   struct xlv_msg_certificates *certificates, void *opaque, struct xlv_error *e)
+{
+    struct backend *b = opaque;
+    struct xlv_msg_endorsement m = *keys;
+    struct pollfd daemon = { .fd = b->daemon, .events = POLLIN };
+    size_t length = sizeof(*certificates), nfds = 0;
+    int r;
+
+    m.h = header(XLV_MSG_ENDORSEMENT);
+    r = xlv_send_message(b->daemon, &m, sizeof(m), NULL, 0);
+    while (!r && poll(&daemon, 1, -1) < 0)
+        if (errno != EINTR)
+            r = -errno;
+    if (!r)
+        r = xlv_receive_message(b->daemon, certificates, &length, NULL, &nfds);
+    if (r)
+        return xlv_fail(e, r, "xl-vtpmd went away before the new TPM had its certificates (%s)",
+                        xlv_strerror(r));
+    if (length != sizeof(*certificates) || certificates->h.magic != XLV_LAUNCH_MAGIC ||
+        certificates->h.version != XLV_LAUNCH_VERSION ||
+        certificates->h.type != XLV_MSG_CERTIFICATES)
+        return xlv_fail(e, XLV_E_INVALID, "xl-vtpmd sent something else than certificates");
+    return 0;
+}
+
 static int manufacture(struct backend *b, struct xlv_error *e)
 {
+    const struct xlv_manufacture how = {
+        .version = (enum xlv_tpm_version)b->launch.tpm_version,
+        .banks = b->launch.banks,
+        .certify = certify,
+        .opaque = b,
+    };
     uint8_t *state = NULL;
     size_t length = 0;
     uint64_t generation;
@@ -236,7 +272,7 @@ static int manufacture(struct backend *b, struct xlv_error *e)
     r = xlv_store_load(b->store, &state, &length, &generation, e);
     if (r == XLV_E_EMPTY) {
         xlv_error_clear(e);
-        r = xlv_manufacture((enum xlv_tpm_version)b->launch.tpm_version, &state, &length, e);
+        r = xlv_manufacture(&how, &state, &length, e);
         if (!r)
             r = xlv_store_commit(b->store, state, length, &generation, e);
         if (!r)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Manufacture: see manufacture.h. */
+/* Manufacture: see manufacture.h. TPM 1.2, and what both versions have in common. */
 #include "config.h"
 
-#include "backend/manufacture.h"
+#include "backend/manufacture-internal.h"
 
 #include <errno.h>
 #include <string.h>
@@ -10,18 +10,114 @@
 
 #include "backend/command.h"
 #include "backend/engine.h"
+#include "common/bytes.h"
+
+/*
+ * A certificate in a TPM 1.2's NV, by the TCG PC Client Implementation
+ * Specification for Conventional BIOS 1.21, 7.4.5: TCG_TAG_PCCLIENT_STORED_CERT, type full,
+ * size; TCG_TAG_PCCLIENT_FULL_CERT; DER.
+ */
+#define STORED_CERTIFICATE_HEADER 7u
+#define TAG_STORED_CERTIFICATE 0x1001u
+#define TAG_FULL_CERTIFICATE 0x1002u
+
+/* Of one NV_WriteValue; command and response buffers are larger by far. */
+#define NV_PIECE 512u
+
+int xlv_manufacture_send(const char *name, const uint8_t *request, size_t length,
+                         const uint8_t **response, size_t *response_length, struct xlv_error *e)
+{
+    const uint8_t *mine;
+    size_t mine_length;
+    uint32_t code;
+    int r;
+
+    if (!response) {
+        response = &mine;
+        response_length = &mine_length;
+    }
+    r = xlv_engine_execute(0, request, length, response, response_length, e);
+    if (r)
+        return r;
+    code = xlv_response_code(*response, *response_length);
+    return code ? xlv_fail(e, XLV_E_TPM, "the new TPM answers %s with error 0x%x", name, code) : 0;
+}
+
+int xlv_manufacture_certify(const struct xlv_manufacture *how,
+                            const struct xlv_msg_endorsement *keys,
+                            struct xlv_msg_certificates *certificates, struct xlv_error *e)
+{
+    int r;
+
+    memset(certificates, 0, sizeof(*certificates));
+    if (!how->certify)
+        return 0;
+    r = how->certify(keys, certificates, how->opaque, e);
+    for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
+        if (certificates->certificate[i].length > XLV_CERTIFICATE_MAX)
+            r = xlv_fail(e, XLV_E_INVALID, "a certificate of %u bytes, a TPM takes %u",
+                         certificates->certificate[i].length, XLV_CERTIFICATE_MAX);
+    return r;
+}
+
+/* --- TPM 1.2 ------------------------------------------------------------------ */
 
 static int send(const char *name, const uint8_t *request, size_t length, struct xlv_error *e)
 {
-    const uint8_t *response;
-    size_t response_length;
-    int r = xlv_engine_execute(0, request, length, &response, &response_length, e);
-    uint32_t code;
+    return xlv_manufacture_send(name, request, length, NULL, NULL, e);
+}
 
+static int create_ek(struct xlv_msg_endorsement *keys, struct xlv_error *e)
+{
+    uint8_t out[XLV_COMMAND_MAX], nonce[20];
+    const uint8_t *response, *modulus;
+    struct xlv_bytes c;
+    size_t length;
+    uint32_t parameters;
+    int r;
+
+    if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
+        return xlv_fail(e, -EIO, "the host gives no random bytes");
+    r = xlv_manufacture_send("TPM_CreateEndorsementKeyPair", out,
+                             xlv_command_create_ek(nonce, out), &response, &length, e);
     if (r)
         return r;
-    code = xlv_response_code(response, response_length);
-    return code ? xlv_fail(e, XLV_E_TPM, "the new TPM answers %s with error 0x%x", name, code) : 0;
+    /* TPM_PUBKEY (Part 2, 10.4): TPM_KEY_PARMS, TPM_STORE_PUBKEY */
+    c = xlv_bytes_reader(response, length);
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4 + 2 + 2);
+    parameters = xlv_get_u32_be(&c);
+    (void)xlv_get_view(&c, parameters);
+    keys->key[XLV_EK_RSA_2048].length = xlv_get_u32_be(&c);
+    modulus = xlv_get_view(&c, 256);
+    if (!modulus || keys->key[XLV_EK_RSA_2048].length != 256)
+        return xlv_fail(e, XLV_E_TPM, "the new TPM's endorsement key is not one of RSA 2048");
+    memcpy(keys->key[XLV_EK_RSA_2048].bytes, modulus, 256);
+    return 0;
+}
+
+static int store_certificate(const uint8_t *der, size_t length, struct xlv_error *e)
+{
+    uint8_t stored[XLV_CERTIFICATE_MAX], out[XLV_COMMAND_MAX + NV_PIECE];
+    struct xlv_bytes c = xlv_bytes_writer(stored, sizeof(stored));
+    int r;
+
+    xlv_put_u16_be(&c, TAG_STORED_CERTIFICATE);
+    xlv_put_u8(&c, 0);
+    xlv_put_u16_be(&c, (uint16_t)(length + 2));
+    xlv_put_u16_be(&c, TAG_FULL_CERTIFICATE);
+    xlv_put_data(&c, der, length);
+    if (!xlv_bytes_ok(&c))
+        return xlv_fail(e, XLV_E_INVALID, "a certificate of %zu bytes does not fit a TPM 1.2",
+                        length);
+    r = send("TPM_NV_DefineSpace", out, xlv_command_nv_define(XLV_NV_1_2_EK, (uint32_t)c.at, out),
+             e);
+    for (size_t at = 0; !r && at < c.at; at += NV_PIECE)
+        r = send("TPM_NV_WriteValue", out,
+                 xlv_command_nv_write(XLV_NV_1_2_EK, (uint32_t)at, stored + at,
+                                      c.at - at < NV_PIECE ? c.at - at : NV_PIECE, out), e);
+    /* and never again */
+    return r ? r : send("TPM_NV_WriteValue(lock)", out,
+                        xlv_command_nv_write(XLV_NV_1_2_EK, 0, NULL, 0, out), e);
 }
 
 /*
@@ -30,13 +126,13 @@ static int send(const char *name, const uint8_t *request, size_t length, struct 
  * effect at the next startup. Physical presence by command is switched on,
  * used, and locked again at every startup of the guest (engine.h).
  */
-static int equip_1_2(struct xlv_error *e)
+int xlv_manufacture_1_2(const struct xlv_manufacture *how, struct xlv_error *e)
 {
-    uint8_t out[XLV_COMMAND_MAX], nonce[20];
+    static struct xlv_msg_certificates certificates; /* large for a stack */
+    struct xlv_msg_endorsement keys = { .h = { 0 } };
+    uint8_t out[XLV_COMMAND_MAX];
     int r;
 
-    if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
-        return xlv_fail(e, -EIO, "the host gives no random bytes");
     r = send("TPM_Startup", out, xlv_command_startup(XLV_TPM_1_2, out), e);
     if (!r)
         r = send("TSC_PhysicalPresence(enable)", out,
@@ -49,7 +145,12 @@ static int equip_1_2(struct xlv_error *e)
     if (!r)
         r = send("TPM_PhysicalSetDeactivated", out, xlv_command_physical_activate(out), e);
     if (!r)
-        r = send("TPM_CreateEndorsementKeyPair", out, xlv_command_create_ek(nonce, out), e);
+        r = create_ek(&keys, e);
+    if (!r)
+        r = xlv_manufacture_certify(how, &keys, &certificates, e);
+    if (!r && certificates.certificate[XLV_EK_RSA_2048].length)
+        r = store_certificate(certificates.certificate[XLV_EK_RSA_2048].der,
+                              certificates.certificate[XLV_EK_RSA_2048].length, e);
     /* the last step: until it NV ignores authorizations, which is how a maker
      * stores certificates and how no guest should ever find it */
     if (!r)
@@ -57,18 +158,19 @@ static int equip_1_2(struct xlv_error *e)
     return r;
 }
 
-int xlv_manufacture(enum xlv_tpm_version version, uint8_t **permanent, size_t *length,
+/* ------------------------------------------------------------------------------ */
+
+int xlv_manufacture(const struct xlv_manufacture *how, uint8_t **permanent, size_t *length,
                     struct xlv_error *e)
 {
     int r;
 
     *permanent = NULL;
     *length = 0;
-    r = xlv_engine_create(version, e);
+    r = xlv_engine_create(how->version, e);
     if (r)
         return r;
-    if (version == XLV_TPM_1_2)
-        r = equip_1_2(e);
+    r = how->version == XLV_TPM_1_2 ? xlv_manufacture_1_2(how, e) : xlv_manufacture_2_0(how, e);
     if (!r)
         r = xlv_engine_permanent(permanent, length, e);
     xlv_engine_off();

@@ -2,6 +2,9 @@
 /*
  * Manufacture: what a maker does to a TPM before it is sold, and the firmware
  * of a new machine before the first system boots. Leaves the engine off.
+ *
+ * The private halves of all keys are the TPM's and stay in it. Certificates
+ * are somebody else's to sign: their key has no business in this process.
  */
 #ifndef XLV_MANUFACTURE_H
 #define XLV_MANUFACTURE_H
@@ -12,14 +15,40 @@
 #include "common/error.h"
 #include "include/launch.h"
 
+struct xlv_manufacture {
+    enum xlv_tpm_version version;
+    uint32_t banks; /* of enum xlv_bank: those that are on; 2.0 only, at least one */
+    /*
+     * Gives certificates for keys (zeroed on entry; lengths are checked by the
+     * caller), by whatever takes what time; an error ends the manufacture. NULL: none.
+     */
+    int (*certify)(const struct xlv_msg_endorsement *keys,
+                   struct xlv_msg_certificates *certificates, void *opaque, struct xlv_error *e);
+    void *opaque;
+};
+
 /*
  * Makes a TPM: *permanent (owned by the caller, xlv_engine_wipe()) is its
- * first permanent state.
- *   2.0  with fresh seeds; keys are derived from these when they are asked for
- *   1.2  with an endorsement key (RSA 2048), enabled and activated as of its
+ * first permanent state, certificates in it.
+ *   2.0  EKs and SRK at their handles, PCR banks as of the next startup,
+ *        certificates at their NV indices, written once and for all; every
+ *        hierarchy's authorization is empty
+ *   1.2  an EK (RSA 2048) and its certificate, enabled and activated as of the
  *        next startup, no owner, NV authorizations enforced (nvLocked)
+ * XLV_E_TPM, -errno, and what certify returns.
  */
-int xlv_manufacture(enum xlv_tpm_version version, uint8_t **permanent, size_t *length,
+int xlv_manufacture(const struct xlv_manufacture *how, uint8_t **permanent, size_t *length,
                     struct xlv_error *e);
+
+/* Handles and indices (TCG EK Credential Profile 2.5, TPM v2.0 Provisioning Guidance 1.0). */
+#define XLV_HANDLE_EK_RSA_2048 0x81010001u
+#define XLV_HANDLE_EK_P256 0x8101000au
+#define XLV_HANDLE_EK_P384 0x81010016u
+#define XLV_HANDLE_SRK 0x81000001u
+#define XLV_NV_EK_RSA_2048 0x01c00002u
+#define XLV_NV_EK_P256 0x01c0000au
+#define XLV_NV_EK_P384 0x01c00016u
+#define XLV_NV_PLATFORM 0x01c08000u
+#define XLV_NV_1_2_EK 0x1000f000u
 
 #endif

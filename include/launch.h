@@ -21,6 +21,10 @@
  *
  *   backend                                    daemon
  *                            <- LAUNCH         once, first
+ *     ENDORSEMENT ->                           manufacture only, once: the public halves of
+ *                                              the new TPM's keys
+ *                            <- CERTIFICATES   and their certificates; nothing is committed
+ *                                              before they are in the TPM
  *     READY  ->                                serving (manufacture: committed)
  *     FAILED ->                                why it cannot go on; it exits then
  *                            <- QUERY          any time after READY
@@ -55,7 +59,7 @@
 
 #define XLV_LAUNCH_FD 3
 #define XLV_LAUNCH_MAGIC 0x4d545658u /* "XVTM" */
-#define XLV_LAUNCH_VERSION 2u
+#define XLV_LAUNCH_VERSION 3u
 #define XLV_LAUNCH_FDS_MAX 4u
 
 #define XLV_KEY_SIZE 32u
@@ -68,6 +72,8 @@ enum xlv_msg_type {
     XLV_MSG_STATUS = 5,
     XLV_MSG_STOP = 6,
     XLV_MSG_BYE = 7,
+    XLV_MSG_ENDORSEMENT = 8,
+    XLV_MSG_CERTIFICATES = 9,
 };
 
 struct xlv_msg_header {
@@ -93,6 +99,15 @@ enum xlv_boot {
 /* values of the registry and of this message alike */
 enum xlv_tpm_version { XLV_TPM_1_2 = 12, XLV_TPM_2_0 = 20 };
 
+/* PCR banks of a TPM 2.0, as bits */
+enum xlv_bank {
+    XLV_BANK_SHA1 = 1,
+    XLV_BANK_SHA256 = 2,
+    XLV_BANK_SHA384 = 4,
+    XLV_BANK_SHA512 = 8,
+};
+#define XLV_BANKS_ALL 15u
+
 struct xlv_msg_launch {
     struct xlv_msg_header h;
     uint32_t mode;        /* enum xlv_launch_mode */
@@ -105,6 +120,7 @@ struct xlv_msg_launch {
     uint32_t ring_ref, event_channel; /* as the frontend wrote them; checked by the daemon
                                          for range only: hostile otherwise */
     uint32_t max_locality;            /* 0 to XLV_LOCALITY_MAX */
+    uint32_t banks;                   /* of enum xlv_bank (manufacture only); TPM 1.2 has no choice */
     /* who to become after everything is open; 0: stay (not started as root) */
     uint32_t uid, gid;
     uint32_t log_level; /* enum xlv_log_level */
@@ -120,6 +136,32 @@ struct xlv_msg_failed {
     struct xlv_msg_header h;
     int32_t code;            /* error contract of common/error.h */
     char text[XLV_TEXT_MAX]; /* for people, NUL-terminated; the daemon checks that */
+};
+
+/* The endorsement keys (EK) of a TPM; 1.2 has the first only. */
+enum xlv_ek { XLV_EK_RSA_2048, XLV_EK_P384, XLV_EK_P256, XLV_EKS };
+
+/* What of each is sent: the modulus (the exponent is 65537), or x and y, big endian. */
+#define XLV_EK_PUBLIC_MAX 256u
+
+struct xlv_msg_endorsement {
+    struct xlv_msg_header h;
+    struct {
+        uint32_t length; /* 256, 96, 64; 0: there is no such key */
+        uint8_t bytes[XLV_EK_PUBLIC_MAX];
+    } key[XLV_EKS];
+};
+
+/* A certificate for each EK, and one for the platform. */
+#define XLV_CERTIFICATE_PLATFORM XLV_EKS
+#define XLV_CERTIFICATES (XLV_EKS + 1)
+
+struct xlv_msg_certificates {
+    struct xlv_msg_header h;
+    struct {
+        uint32_t length; /* at most XLV_CERTIFICATE_MAX; 0: none */
+        uint8_t der[XLV_CERTIFICATE_MAX];
+    } certificate[XLV_CERTIFICATES];
 };
 
 enum xlv_stop_reason {

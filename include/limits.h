@@ -35,6 +35,9 @@
 #define XLV_PERMANENT_MAX (1024u * 1024u)
 #define XLV_VOLATILE_MAX (256u * 1024u)
 
+/* An X.509 certificate in a TPM: libtpms's MAX_NV_INDEX_SIZE, and all that TPM 1.2 has of NV. */
+#define XLV_CERTIFICATE_MAX 2048u
+
 /* xenstore's own maximum of a payload (XENSTORE_PAYLOAD_MAX) and of a path. */
 #define XLV_XENSTORE_VALUE_MAX 4096u
 #define XLV_XENSTORE_PATH_MAX 3072u

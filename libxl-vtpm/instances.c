@@ -239,6 +239,7 @@ static int fill_launch(struct xlv_instances *is, const struct xlv_slot *slot,
     launch->uuid = slot->info.uuid;
     launch->instance = slot->number;
     launch->max_locality = is->c.settings->max_locality;
+    launch->banks = is->c.settings->pcr_banks;
     rc = choose_user(is, slot, launch, e);
     if (rc)
         return rc;
@@ -630,9 +631,20 @@ static void on_maker_gone(struct xlv_child *child, const struct xlv_child_end *e
     make_more(is);
 }
 
+static void on_endorsement(struct xlv_child *child, const struct xlv_msg_endorsement *keys,
+                           void *opaque)
+{
+    static struct xlv_msg_certificates none;
+
+    (void)keys;
+    (void)opaque;
+    xlv_child_certify(child, &none);
+}
+
 static const struct xlv_child_ops maker_ops = {
     .ready = on_task_ready,
     .status = on_task_status,
+    .endorsement = on_endorsement,
     .gone = on_maker_gone,
 };
 

@@ -202,6 +202,38 @@ static int set_max_locality(struct xlv_settings *s, const char *value, const str
     return 0;
 }
 
+/* "sha256, sha384": at least one, none twice. */
+static int set_pcr_banks(struct xlv_settings *s, const char *value, const struct place *at,
+                         struct xlv_error *e)
+{
+    static const struct {
+        const char *name;
+        uint32_t bank;
+    } names[] = {
+        { "sha1", XLV_BANK_SHA1 },
+        { "sha256", XLV_BANK_SHA256 },
+        { "sha384", XLV_BANK_SHA384 },
+        { "sha512", XLV_BANK_SHA512 },
+    };
+    uint32_t banks = 0;
+
+    for (const char *p = value; *p;) {
+        size_t length = strcspn(p, ", \t"), i;
+
+        for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+            if (strlen(names[i].name) == length && !strncmp(p, names[i].name, length))
+                break;
+        if (i == sizeof(names) / sizeof(names[0]) || (banks & names[i].bank))
+            return bad(at, e, value, "one or more of sha1, sha256, sha384, sha512 are needed, with "
+                                     "commas between them");
+        banks |= names[i].bank;
+        p += length;
+        p += strspn(p, ", \t");
+    }
+    s->pcr_banks = banks;
+    return 0;
+}
+
 static int set_master_key(struct xlv_settings *s, const char *value, const struct place *at,
                           struct xlv_error *e)
 {
@@ -249,6 +281,7 @@ static const struct {
     { "late-attach", false, set_late_attach },
     { "untold-boot", false, set_untold_boot },
     { "max-locality", false, set_max_locality },
+    { "pcr-banks", false, set_pcr_banks },
     { "master-key", false, set_master_key },
     { "log-level", false, set_log_level },
 };
@@ -267,6 +300,7 @@ static int start(struct xlv_settings *s)
         .default_tpm_version = XLV_TPM_2_0,
         .unknown_uuid = XLV_UNKNOWN_UUID_ASSIGN,
         .max_locality = 0,
+        .pcr_banks = XLV_BANK_SHA256,
         .key_provider = XLV_KEY_FILE,
         .log_level = XLV_LOG_INFO,
     };

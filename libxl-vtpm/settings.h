@@ -17,6 +17,8 @@
  *   late-attach            allow                                      allow or refuse
  *   untold-boot            refuse                                     refuse or created
  *   max-locality           0                                          0 to 4
+ *   pcr-banks              sha256                                     of new TPMs 2.0: sha1, sha256,
+ *                                                                     sha384, sha512
  *   master-key             file:<state-dir>/master.key                file:PATH,
  *                                                                     credential:NAME, none
  *   log-level              info
@@ -43,6 +45,7 @@ struct xlv_settings {
     bool refuse_late_attach;  /* of a device to a domain that runs already */
     bool untold_is_created;   /* domains of which it cannot be told: else refused */
     unsigned max_locality;
+    uint32_t pcr_banks; /* of enum xlv_bank, at least one */
     enum xlv_key_provider key_provider;
     char *key_source; /* path or credential name; owned */
     enum xlv_log_level log_level;

@@ -35,6 +35,7 @@ union message {
     struct xlv_msg_simple simple;
     struct xlv_msg_failed failed;
     struct xlv_msg_status status;
+    struct xlv_msg_endorsement endorsement;
 };
 
 struct xlv_child {
@@ -49,7 +50,7 @@ struct xlv_child {
     pid_t pid;
     bool ours;           /* our own child: it has to be reaped */
     bool confirmed;      /* the kernel said that a message came from pid */
-    bool task; /* manufacture or keep: serves nobody, READY means done */
+    enum xlv_launch_mode mode;
     bool stopping;
     bool killed;
     enum xlv_child_phase phase;
@@ -62,9 +63,11 @@ extern char **environ;
 static const struct {
     bool legal;
     enum xlv_child_phase next;
-} may_say[XLV_PHASES][XLV_MSG_BYE + 1] = {
+} may_say[XLV_PHASES][XLV_MSG_ENDORSEMENT + 1] = {
 #define SAY(type, next_) [XLV_MSG_##type] = { true, XLV_PHASE_##next_ }
-    [XLV_PHASE_STARTING] = { SAY(READY, READY), SAY(FAILED, DONE) },
+    [XLV_PHASE_STARTING] = { SAY(READY, READY), SAY(FAILED, DONE),
+                             SAY(ENDORSEMENT, CERTIFYING) },
+    [XLV_PHASE_CERTIFYING] = { SAY(READY, READY), SAY(FAILED, DONE) },
     [XLV_PHASE_ADOPTING] = { SAY(READY, ADOPTING), SAY(STATUS, READY), SAY(FAILED, DONE) },
     [XLV_PHASE_READY] = { SAY(STATUS, READY), SAY(FAILED, DONE) },
     [XLV_PHASE_STOPPING] = { SAY(READY, STOPPING), SAY(STATUS, STOPPING), SAY(FAILED, DONE),
@@ -72,7 +75,13 @@ static const struct {
 #undef SAY
 };
 
-int xlv_child_may_say(enum xlv_child_phase phase, bool task, const void *message,
+/* Serves nobody: READY means done. */
+static bool is_task(enum xlv_launch_mode mode)
+{
+    return mode != XLV_LAUNCH_SERVE;
+}
+
+int xlv_child_may_say(enum xlv_child_phase phase, enum xlv_launch_mode mode, const void *message,
                       size_t length, enum xlv_child_phase *next)
 {
     struct xlv_msg_header h;
@@ -82,11 +91,15 @@ int xlv_child_may_say(enum xlv_child_phase phase, bool task, const void *message
     if (length < sizeof(h))
         return XLV_E_INVALID;
     memcpy(&h, message, sizeof(h));
-    if (h.magic != XLV_LAUNCH_MAGIC || h.type > XLV_MSG_BYE || !may_say[phase][h.type].legal)
+    if (h.magic != XLV_LAUNCH_MAGIC || h.type > XLV_MSG_ENDORSEMENT ||
+        !may_say[phase][h.type].legal)
         return XLV_E_INVALID;
     switch (h.type) {
     case XLV_MSG_FAILED:
         wanted = sizeof(struct xlv_msg_failed);
+        break;
+    case XLV_MSG_ENDORSEMENT:
+        wanted = sizeof(struct xlv_msg_endorsement);
         break;
     case XLV_MSG_STATUS:
         wanted = sizeof(struct xlv_msg_status);
@@ -102,7 +115,8 @@ int xlv_child_may_say(enum xlv_child_phase phase, bool task, const void *message
     }
     if (length != wanted || (!any_version && h.version != XLV_LAUNCH_VERSION))
         return XLV_E_INVALID;
-    if (task && h.type == XLV_MSG_STATUS)
+    if ((is_task(mode) && h.type == XLV_MSG_STATUS) ||
+        (mode != XLV_LAUNCH_MANUFACTURE && h.type == XLV_MSG_ENDORSEMENT))
         return XLV_E_INVALID;
     *next = may_say[phase][h.type].next;
     return 0;
@@ -268,7 +282,7 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
         child_kill(c, XLV_CHILD_NOT_STARTED, text);
         return;
     }
-    if (xlv_child_may_say(c->phase, c->task, m, length, &next)) {
+    if (xlv_child_may_say(c->phase, c->mode, m, length, &next)) {
         snprintf(text, sizeof(text),
                  "it sent a message (%zu bytes, type %u) that it may not send and was killed",
                  length, length >= sizeof(m->h) ? m->h.type : 0u);
@@ -282,9 +296,9 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
     c->phase = next;
     switch (m->h.type) {
     case XLV_MSG_READY:
-        if (before == XLV_PHASE_STARTING) {
+        if (before == XLV_PHASE_STARTING || before == XLV_PHASE_CERTIFYING) {
             c->end.was_ready = true;
-            if (c->task)
+            if (is_task(c->mode))
                 set_deadline(c, c->exit_us);
             else
                 no_deadline(c);
@@ -315,6 +329,9 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
     }
     case XLV_MSG_BYE:
         c->end.bye = true;
+        break;
+    case XLV_MSG_ENDORSEMENT:
+        c->ops->endorsement(c, &m->endorsement, c->opaque);
         break;
     default:
         break;
@@ -404,7 +421,7 @@ static void finish(struct xlv_child *c)
         c->end.code = info.si_status;
         snprintf(c->end.text, sizeof(c->end.text), "it died of signal %d (%s)", info.si_status,
                  strsignal(info.si_status));
-    } else if (c->end.bye || (c->task && c->end.was_ready)) {
+    } else if (c->end.bye || (is_task(c->mode) && c->end.was_ready)) {
         c->end.how = XLV_CHILD_CLEAN;
         snprintf(c->end.text, sizeof(c->end.text), "it ended as it should");
     } else if (known) {
@@ -561,7 +578,7 @@ int xlv_child_spawn(struct xlv_child **out, const struct xlv_supervisor *s,
     if (rc)
         return xlv_fail(e, rc, "no memory to start %s", s->program);
     c->ours = c->confirmed = true;
-    c->task = launch->mode != XLV_LAUNCH_SERVE;
+    c->mode = (enum xlv_launch_mode)launch->mode;
     c->phase = XLV_PHASE_STARTING;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
         rc = xlv_fail(e, -errno, "no socket pair for %s: %s", s->program, strerror(errno));
@@ -596,7 +613,7 @@ int xlv_child_spawn(struct xlv_child **out, const struct xlv_supervisor *s,
         (void)waitid((idtype_t)P_PIDFD, (id_t)c->pidfd, NULL, WEXITED);
         goto fail;
     }
-    set_deadline(c, c->task ? s->manufacture_us : s->ready_us);
+    set_deadline(c, is_task(c->mode) ? s->manufacture_us : s->ready_us);
     xlv_close(&pair[1]);
     *out = c;
     return 0;
@@ -674,6 +691,7 @@ int xlv_child_adopt(struct xlv_child **out, const struct xlv_supervisor *s, int 
     rc = child_new(&c, s, subject, ops, opaque);
     if (rc)
         return xlv_fail(e, rc, "no memory to adopt the process of listener %s", name);
+    c->mode = XLV_LAUNCH_SERVE;
     c->phase = XLV_PHASE_ADOPTING;
     c->socket = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (c->socket < 0 ||
@@ -724,9 +742,16 @@ int xlv_child_query(struct xlv_child *c)
         .h = { .magic = XLV_LAUNCH_MAGIC, .version = XLV_LAUNCH_VERSION, .type = XLV_MSG_QUERY },
     };
 
-    if (c->phase != XLV_PHASE_READY || c->socket < 0 || c->task)
+    if (c->phase != XLV_PHASE_READY || c->socket < 0 || is_task(c->mode))
         return XLV_E_INVALID;
     return xlv_send_message(c->socket, &query, sizeof(query), NULL, 0);
+}
+
+void xlv_child_certify(struct xlv_child *c, struct xlv_msg_certificates *m)
+{
+    m->h = (struct xlv_msg_header){ XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, XLV_MSG_CERTIFICATES };
+    if (c->socket >= 0)
+        (void)xlv_send_message(c->socket, m, sizeof(*m), NULL, 0);
 }
 
 void xlv_child_stop(struct xlv_child *c, enum xlv_stop_reason reason, uint64_t deadline_us)

@@ -69,6 +69,9 @@ struct xlv_child;
 struct xlv_child_ops {
     void (*ready)(struct xlv_child *child, void *opaque);
     void (*status)(struct xlv_child *child, const struct xlv_msg_status *status, void *opaque);
+    /* Of a manufacture; xlv_child_certify() has to follow, at once or later. */
+    void (*endorsement)(struct xlv_child *child, const struct xlv_msg_endorsement *keys,
+                        void *opaque);
     /* The process is gone; the child is freed when this returns. */
     void (*gone)(struct xlv_child *child, const struct xlv_child_end *end, void *opaque);
 };
@@ -94,6 +97,10 @@ int xlv_child_adopt(struct xlv_child **out, const struct xlv_supervisor *supervi
 /* Asks for a STATUS; 0, or XLV_E_INVALID where the child is not ready for it. */
 int xlv_child_query(struct xlv_child *child);
 
+/* The answer to an endorsement; sets the message's header. An error is the process having
+ * died: its end tells why. */
+void xlv_child_certify(struct xlv_child *child, struct xlv_msg_certificates *certificates);
+
 /* Sends STOP once; killed when it is not gone after deadline_us. Called again, it only
  * brings the deadline forward. */
 void xlv_child_stop(struct xlv_child *child, enum xlv_stop_reason reason, uint64_t deadline_us);
@@ -110,14 +117,15 @@ void xlv_listener_remove(int dirfd, uint32_t domid, uint32_t devid);
 /* The table of what a child may say; pure, for the tests. */
 enum xlv_child_phase {
     XLV_PHASE_STARTING,
+    XLV_PHASE_CERTIFYING, /* a manufacture that waits for its certificates, or has them */
     XLV_PHASE_ADOPTING,
     XLV_PHASE_READY,
     XLV_PHASE_STOPPING,
     XLV_PHASE_DONE, /* said FAILED or BYE, or was killed: nothing more to say */
     XLV_PHASES
 };
-/* 0 and the phase that follows, or XLV_E_INVALID. task: manufacture or keep. */
-int xlv_child_may_say(enum xlv_child_phase phase, bool task, const void *message,
+/* 0 and the phase that follows, or XLV_E_INVALID. */
+int xlv_child_may_say(enum xlv_child_phase phase, enum xlv_launch_mode mode, const void *message,
                       size_t length, enum xlv_child_phase *next);
 
 /* A READY or FAILED of another XLV_LAUNCH_VERSION: the program was upgraded, the daemon not. */

@@ -35,6 +35,9 @@
 #include "common/log.h"
 #include "tests/unit/tpm.h"
 
+static const struct xlv_manufacture how_2_0 = { .version = XLV_TPM_2_0, .banks = XLV_BANK_SHA256 };
+static const struct xlv_manufacture how_1_2 = { .version = XLV_TPM_1_2 };
+
 #define SOMEBODY 2013265921u
 
 /* --- inside ------------------------------------------------------------------ */
@@ -124,7 +127,7 @@ static void make(void)
 
     INSIDE(xlv_journal_load(journal, &record, &e) == XLV_E_EMPTY);
     INSIDE(xlv_store_load(store, &state, &length, &generation, &e) == XLV_E_EMPTY);
-    INSIDE(xlv_manufacture(version, &state, &length, &e) == 0);
+    INSIDE(xlv_manufacture(version == XLV_TPM_2_0 ? &how_2_0 : &how_1_2, &state, &length, &e) == 0);
     INSIDE(xlv_store_commit(store, state, length, &generation, &e) == 0);
     xlv_engine_wipe(state, length);
     INSIDE(xlv_store_load(store, &state, &length, &generation, &e) == 0);

@@ -72,8 +72,8 @@ static void codes_are_read_only_where_there_are_any(void **unused)
 
 static void commands_say_their_own_length(void **unused)
 {
-    uint8_t out[8][XLV_COMMAND_MAX], entropy[32] = { 1 };
-    size_t length[8];
+    uint8_t out[10][XLV_COMMAND_MAX], entropy[32] = { 1 };
+    size_t length[10];
 
     (void)unused;
     length[0] = xlv_command_startup(XLV_TPM_2_0, out[0]);
@@ -84,7 +84,9 @@ static void commands_say_their_own_length(void **unused)
     length[5] = xlv_command_physical_activate(out[5]);
     length[6] = xlv_command_create_ek(entropy, out[6]);
     length[7] = xlv_command_nv_lock(out[7]);
-    for (size_t i = 0; i < 8; i++) {
+    length[8] = xlv_command_nv_define(0x1000f000, 7, out[8]);
+    length[9] = xlv_command_nv_write(0x1000f000, 0, entropy, 7, out[9]);
+    for (size_t i = 0; i < 10; i++) {
         assert_in_range(length[i], 10, XLV_COMMAND_MAX);
         assert_int_equal((uint32_t)out[i][2] << 24 | out[i][3] << 16 | out[i][4] << 8 | out[i][5],
                          length[i]);

@@ -35,6 +35,9 @@
 #include "common/log.h"
 #include "tests/unit/tpm.h"
 
+static const struct xlv_manufacture how_2_0 = { .version = XLV_TPM_2_0, .banks = XLV_BANK_SHA256 };
+static const struct xlv_manufacture how_1_2 = { .version = XLV_TPM_1_2 };
+
 /* --- the port: a frontend that is a piece of memory ----------------------- */
 
 struct xlv_port {
@@ -1896,7 +1899,7 @@ static int make_factories(void **state)
     /* every kill and every failed commit says so */
     xlv_log_set_sink(no_log);
     for (unsigned i = 0; i < 2; i++)
-        if (xlv_manufacture(i ? XLV_TPM_2_0 : XLV_TPM_1_2, &factory[i].data, &factory[i].length,
+        if (xlv_manufacture(i ? &how_2_0 : &how_1_2, &factory[i].data, &factory[i].length,
                             NULL))
             return -1;
     return 0;

@@ -46,6 +46,7 @@ static void nothing_set_gives_the_defaults(void **state)
     assert_int_equal(s.default_tpm_version, XLV_TPM_2_0);
     assert_int_equal(s.unknown_uuid, XLV_UNKNOWN_UUID_ASSIGN);
     assert_int_equal(s.max_locality, 0);
+    assert_int_equal(s.pcr_banks, XLV_BANK_SHA256);
     assert_int_equal(s.key_provider, XLV_KEY_FILE);
     assert_string_equal(s.key_source, XLV_LOCALSTATEDIR "/lib/xl-vtpm/master.key");
     assert_int_equal(s.log_level, XLV_LOG_INFO);
@@ -73,6 +74,7 @@ static void every_key_is_taken(void **state)
                           "default-tpm-version = 1.2\n"
                           "unknown-uuid = refuse\n"
                           "max-locality = 4\n"
+                          "pcr-banks = sha512,sha1 , sha384\n"
                           "master-key = credential:xl-vtpm.key\n"
                           "log-level = debug",
                           &e),
@@ -86,6 +88,7 @@ static void every_key_is_taken(void **state)
     assert_int_equal(s.default_tpm_version, XLV_TPM_1_2);
     assert_int_equal(s.unknown_uuid, XLV_UNKNOWN_UUID_REFUSE);
     assert_int_equal(s.max_locality, 4);
+    assert_int_equal(s.pcr_banks, XLV_BANK_SHA1 | XLV_BANK_SHA384 | XLV_BANK_SHA512);
     assert_int_equal(s.key_provider, XLV_KEY_CREDENTIAL);
     assert_string_equal(s.key_source, "xl-vtpm.key");
     assert_int_equal(s.log_level, XLV_LOG_DEBUG);
@@ -137,6 +140,10 @@ static void what_is_wrong_is_said_with_its_line(void **state)
         { "default-tpm-version = 2\n", 1, "2.0 or 1.2" },
         { "unknown-uuid = yes\n", 1, "assign or refuse" },
         { "max-locality = 5\n", 1, "0 to 4" },
+        { "pcr-banks = sha256,md5\n", 1, "sha384" },
+        { "pcr-banks = sha\n", 1, "sha384" },
+        { "pcr-banks = sha1,sha256,sha1\n", 1, "sha384" },
+        { "pcr-banks = ,\n", 1, "sha384" },
         { "max-locality = -1\n", 1, "0 to 4" },
         { "max-locality = 00\n", 1, "0 to 4" },
         { "log-level = loud\n", 1, "error, warning" },
@@ -207,7 +214,7 @@ static void the_installed_file_shows_every_default(void **state)
 {
     static const char *const keys[] = {
         "state-dir", "run-dir", "backend-program", "backend-user", "default-tpm-version",
-        "unknown-uuid", "max-locality", "master-key", "log-level", "backend-uid-base", "control-group",
+        "unknown-uuid", "max-locality", "pcr-banks", "master-key", "log-level", "backend-uid-base", "control-group",
         "backend-uid-count",
     };
     const char *build = getenv("top_builddir");
@@ -249,6 +256,7 @@ static void the_installed_file_shows_every_default(void **state)
     assert_int_equal(s.backend_uid_count, built_in.backend_uid_count);
     assert_int_equal(s.unknown_uuid, built_in.unknown_uuid);
     assert_int_equal(s.max_locality, built_in.max_locality);
+    assert_int_equal(s.pcr_banks, built_in.pcr_banks);
     assert_int_equal(s.key_provider, built_in.key_provider);
     assert_string_equal(s.key_source, built_in.key_source);
     assert_int_equal(s.log_level, built_in.log_level);

@@ -73,7 +73,7 @@ static void on_gone(struct xlv_child *child, const struct xlv_child_end *end, vo
     s->child = NULL;
 }
 
-static const struct xlv_child_ops ops = { on_ready, on_status, on_gone };
+static const struct xlv_child_ops ops = { .ready = on_ready, .status = on_status, .gone = on_gone };
 
 static int up(void **state)
 {
@@ -589,13 +589,14 @@ static void a_process_that_dies_while_it_is_adopted_is_gone(void **state)
 
 static void each_phase_permits_its_messages_and_no_other(void **state)
 {
-    /* rows: phases; columns: LAUNCH READY FAILED QUERY STATUS STOP BYE */
+    /* rows: phases; columns: LAUNCH READY FAILED QUERY STATUS STOP BYE ENDORSEMENT CERTIFICATES */
     static const char *const table[XLV_PHASES] = {
-        [XLV_PHASE_STARTING] = "-yy----",
-        [XLV_PHASE_ADOPTING] = "-yy-y--",
-        [XLV_PHASE_READY] = "--y-y--",
-        [XLV_PHASE_STOPPING] = "-yy-y-y",
-        [XLV_PHASE_DONE] = "-------",
+        [XLV_PHASE_STARTING] = "-yy----y-",
+        [XLV_PHASE_CERTIFYING] = "-yy------",
+        [XLV_PHASE_ADOPTING] = "-yy-y----",
+        [XLV_PHASE_READY] = "--y-y----",
+        [XLV_PHASE_STOPPING] = "-yy-y-y--",
+        [XLV_PHASE_DONE] = "---------",
     };
     static const size_t sizes[] = {
         [XLV_MSG_LAUNCH] = sizeof(struct xlv_msg_launch),
@@ -605,44 +606,50 @@ static void each_phase_permits_its_messages_and_no_other(void **state)
         [XLV_MSG_STATUS] = sizeof(struct xlv_msg_status),
         [XLV_MSG_STOP] = sizeof(struct xlv_msg_stop),
         [XLV_MSG_BYE] = sizeof(struct xlv_msg_simple),
+        [XLV_MSG_ENDORSEMENT] = sizeof(struct xlv_msg_endorsement),
+        [XLV_MSG_CERTIFICATES] = sizeof(struct xlv_msg_certificates),
     };
     enum xlv_child_phase next;
-    char buffer[1024];
+    static char buffer[sizeof(struct xlv_msg_certificates) + 1];
 
     (void)state;
-    for (unsigned phase = 0; phase < XLV_PHASES; phase++)
-        for (unsigned type = XLV_MSG_LAUNCH; type <= XLV_MSG_BYE; type++) {
+    for (unsigned i = 0; i < 2 * XLV_PHASES; i++)
+        for (unsigned type = XLV_MSG_LAUNCH; type <= XLV_MSG_CERTIFICATES; type++) {
             struct xlv_msg_header h = { XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, (uint16_t)type };
-            bool legal = table[phase][type - 1] == 'y';
+            unsigned phase = i / 2;
+            /* who serves has figures, who makes has new keys */
+            enum xlv_launch_mode mode = i % 2 ? XLV_LAUNCH_MANUFACTURE : XLV_LAUNCH_SERVE;
+            bool legal = table[phase][type - 1] == 'y' &&
+                         type != (i % 2 ? XLV_MSG_STATUS : XLV_MSG_ENDORSEMENT);
 
             memset(buffer, 0, sizeof(buffer));
             memcpy(buffer, &h, sizeof(h));
-            assert_int_equal(xlv_child_may_say(phase, false, buffer, sizes[type], &next),
+            assert_int_equal(xlv_child_may_say(phase, mode, buffer, sizes[type], &next),
                              legal ? 0 : XLV_E_INVALID);
             /* one byte more or less, another magic */
-            assert_int_equal(xlv_child_may_say(phase, false, buffer, sizes[type] + 1, &next),
+            assert_int_equal(xlv_child_may_say(phase, mode, buffer, sizes[type] + 1, &next),
                              XLV_E_INVALID);
-            assert_int_equal(xlv_child_may_say(phase, false, buffer, sizes[type] - 1, &next),
+            assert_int_equal(xlv_child_may_say(phase, mode, buffer, sizes[type] - 1, &next),
                              XLV_E_INVALID);
             buffer[0] ^= 1;
-            assert_int_equal(xlv_child_may_say(phase, false, buffer, sizes[type], &next),
+            assert_int_equal(xlv_child_may_say(phase, mode, buffer, sizes[type], &next),
                              XLV_E_INVALID);
             buffer[0] ^= 1;
             /* another version: only what keeps its layout for ever */
             h.version++;
             memcpy(buffer, &h, sizeof(h));
             legal = legal && (type == XLV_MSG_STATUS || type == XLV_MSG_BYE);
-            assert_int_equal(xlv_child_may_say(phase, false, buffer, sizes[type], &next),
+            assert_int_equal(xlv_child_may_say(phase, mode, buffer, sizes[type], &next),
                              legal ? 0 : XLV_E_INVALID);
         }
     for (size_t n = 0; n < sizeof(struct xlv_msg_header); n++)
-        assert_int_equal(xlv_child_may_say(XLV_PHASE_STARTING, false, buffer, n, &next),
+        assert_int_equal(xlv_child_may_say(XLV_PHASE_STARTING, XLV_LAUNCH_SERVE, buffer, n, &next),
                          XLV_E_INVALID);
     {
         struct xlv_msg_header h = { XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, 65535 };
 
         memcpy(buffer, &h, sizeof(h));
-        assert_int_equal(xlv_child_may_say(XLV_PHASE_READY, false, buffer, 8, &next),
+        assert_int_equal(xlv_child_may_say(XLV_PHASE_READY, XLV_LAUNCH_SERVE, buffer, 8, &next),
                          XLV_E_INVALID);
     }
 }

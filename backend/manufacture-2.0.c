@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Manufacture of a TPM 2.0: see manufacture.h.
+ *
+ * Sources: TCG EK Credential Profile for TPM Family 2.0 (templates L-1, L-2, H-3 in annex B,
+ * NV indices in 2.2.1.4), TCG TPM v2.0 Provisioning Guidance 1.0 (SRK, 7.5.1; NV attributes,
+ * 5), TPM 2.0 Library Part 2 (structures) and 3 (commands).
+ *
+ * A primary key is derived from its seed and its template, byte by byte, so
+ * whoever repeats one of these templates gets the same key, and a certificate
+ * for a key of another template is for a key that no tool ever finds.
+ */
+#include "config.h"
+
+#include "backend/manufacture-internal.h"
+
+#include <string.h>
+
+#include "backend/command.h"
+#include "backend/engine.h"
+#include "common/bytes.h"
+
+#define TPM_ST_SESSIONS 0x8002u
+#define TPM_RS_PW 0x40000009u
+#define TPM_RH_OWNER 0x40000001u
+#define TPM_RH_ENDORSEMENT 0x4000000bu
+#define TPM_RH_PLATFORM 0x4000000cu
+
+#define TPM_CC_EVICT_CONTROL 0x120u
+#define TPM_CC_NV_DEFINE_SPACE 0x12au
+#define TPM_CC_PCR_ALLOCATE 0x12bu
+#define TPM_CC_CREATE_PRIMARY 0x131u
+#define TPM_CC_NV_WRITE 0x137u
+#define TPM_CC_NV_WRITE_LOCK 0x138u
+#define TPM_CC_FLUSH_CONTEXT 0x165u
+#define TPM_CC_GET_CAPABILITY 0x17au
+#define TPM_CAP_PCRS 5u
+
+#define TPM_ALG_RSA 0x0001u
+#define TPM_ALG_SHA1 0x0004u
+#define TPM_ALG_AES 0x0006u
+#define TPM_ALG_SHA256 0x000bu
+#define TPM_ALG_SHA384 0x000cu
+#define TPM_ALG_SHA512 0x000du
+#define TPM_ALG_NULL 0x0010u
+#define TPM_ALG_ECC 0x0023u
+#define TPM_ALG_CFB 0x0043u
+#define TPM_ECC_NIST_P256 0x0003u
+#define TPM_ECC_NIST_P384 0x0004u
+
+/* TPMA_OBJECT */
+#define FIXED_TPM 0x00000002u
+#define FIXED_PARENT 0x00000010u
+#define SENSITIVE_DATA_ORIGIN 0x00000020u
+#define USER_WITH_AUTH 0x00000040u
+#define ADMIN_WITH_POLICY 0x00000080u
+#define NO_DA 0x00000400u
+#define RESTRICTED 0x00010000u
+#define DECRYPT 0x00020000u
+#define STORAGE (FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | DECRYPT)
+
+/* TPMA_NV: written by the platform once, then locked; read by everybody */
+#define NV_PPWRITE 0x00000001u
+#define NV_WRITEDEFINE 0x00002000u
+#define NV_PPREAD 0x00010000u
+#define NV_OWNERREAD 0x00020000u
+#define NV_AUTHREAD 0x00040000u
+#define NV_NO_DA 0x02000000u
+#define NV_PLATFORMCREATE 0x40000000u
+#define NV_CERTIFICATE (NV_PPWRITE | NV_WRITEDEFINE | NV_PPREAD | NV_OWNERREAD | NV_AUTHREAD | \
+                        NV_NO_DA | NV_PLATFORMCREATE)
+
+/* Of one NV_Write: libtpms's MAX_NV_BUFFER_SIZE is 1024, the least that a TPM may have 512. */
+#define NV_PIECE 512u
+
+/* PolicyA of the profile: PolicySecret(TPM_RH_ENDORSEMENT). */
+static const uint8_t policy_a_sha256[] = {
+    0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24,
+    0xfd, 0x52, 0xd7, 0x6e, 0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
+};
+
+/* PolicyB: PolicyOR(PolicyA, PolicyC: PolicyAuthorizeNV(0x01c07f02)). */
+static const uint8_t policy_b_sha384[] = {
+    0xb2, 0x6e, 0x7d, 0x28, 0xd1, 0x1a, 0x50, 0xbc, 0x53, 0xd8, 0x82, 0xbc, 0xf5, 0xfd, 0x3a, 0x1a,
+    0x07, 0x41, 0x48, 0xbb, 0x35, 0xd3, 0xb4, 0xe4, 0xcb, 0x1c, 0x0a, 0xd9, 0xbd, 0xe4, 0x19, 0xca,
+    0xcb, 0x47, 0xba, 0x09, 0x69, 0x96, 0x46, 0x15, 0x0f, 0x9f, 0xc0, 0x00, 0xf3, 0xf8, 0x0e, 0x12,
+};
+
+struct template {
+    const char *name;
+    uint32_t hierarchy, handle;
+    uint32_t attributes;
+    uint16_t hash;
+    const uint8_t *policy;
+    uint16_t policy_length;
+    uint16_t aes_bits;
+    uint16_t curve;  /* 0: RSA 2048 */
+    uint16_t unique; /* zeros in each field of unique */
+    uint16_t field;  /* bytes of a field of the key itself */
+    int ek;          /* enum xlv_ek, or -1 */
+};
+
+static const struct template templates[] = {
+    { /* L-1 */
+        .name = "TPM2_CreatePrimary(EK RSA 2048)",
+        .hierarchy = TPM_RH_ENDORSEMENT,
+        .handle = XLV_HANDLE_EK_RSA_2048,
+        .attributes = STORAGE | ADMIN_WITH_POLICY,
+        .hash = TPM_ALG_SHA256,
+        .policy = policy_a_sha256,
+        .policy_length = sizeof(policy_a_sha256),
+        .aes_bits = 128,
+        .unique = 256,
+        .field = 256,
+        .ek = XLV_EK_RSA_2048,
+    },
+    { /* H-3 */
+        .name = "TPM2_CreatePrimary(EK P-384)",
+        .hierarchy = TPM_RH_ENDORSEMENT,
+        .handle = XLV_HANDLE_EK_P384,
+        .attributes = STORAGE | ADMIN_WITH_POLICY | USER_WITH_AUTH,
+        .hash = TPM_ALG_SHA384,
+        .policy = policy_b_sha384,
+        .policy_length = sizeof(policy_b_sha384),
+        .aes_bits = 256,
+        .curve = TPM_ECC_NIST_P384,
+        .unique = 0,
+        .field = 48,
+        .ek = XLV_EK_P384,
+    },
+    { /* L-2 */
+        .name = "TPM2_CreatePrimary(EK P-256)",
+        .hierarchy = TPM_RH_ENDORSEMENT,
+        .handle = XLV_HANDLE_EK_P256,
+        .attributes = STORAGE | ADMIN_WITH_POLICY,
+        .hash = TPM_ALG_SHA256,
+        .policy = policy_a_sha256,
+        .policy_length = sizeof(policy_a_sha256),
+        .aes_bits = 128,
+        .curve = TPM_ECC_NIST_P256,
+        .unique = 32,
+        .field = 32,
+        .ek = XLV_EK_P256,
+    },
+    { /* RSA, as swtpm's, and as those expect who do not read what it is (go-tpm-tools) */
+        .name = "TPM2_CreatePrimary(SRK)",
+        .hierarchy = TPM_RH_OWNER,
+        .handle = XLV_HANDLE_SRK,
+        .attributes = STORAGE | USER_WITH_AUTH | NO_DA,
+        .hash = TPM_ALG_SHA256,
+        .aes_bits = 128,
+        .unique = 256,
+        .field = 256,
+        .ek = -1,
+    },
+};
+
+/* --- commands ----------------------------------------------------------------- */
+
+struct request {
+    uint8_t bytes[1024];
+    struct xlv_bytes c;
+};
+
+/* A command with handles, of which the first is authorized by an empty password. */
+static void begin(struct request *q, uint32_t code, const uint32_t *handles, size_t count)
+{
+    q->c = xlv_bytes_writer(q->bytes, sizeof(q->bytes));
+    xlv_put_u16_be(&q->c, TPM_ST_SESSIONS);
+    xlv_put_u32_be(&q->c, 0);
+    xlv_put_u32_be(&q->c, code);
+    for (size_t i = 0; i < count; i++)
+        xlv_put_u32_be(&q->c, handles[i]);
+    xlv_put_u32_be(&q->c, 4 + 2 + 1 + 2);
+    xlv_put_u32_be(&q->c, TPM_RS_PW);
+    xlv_put_u16_be(&q->c, 0);
+    xlv_put_u8(&q->c, 0);
+    xlv_put_u16_be(&q->c, 0);
+}
+
+static int send(struct request *q, const char *name, const uint8_t **response, size_t *length,
+                struct xlv_error *e)
+{
+    struct xlv_bytes size = xlv_bytes_writer(q->bytes + 2, 4);
+
+    xlv_put_u32_be(&size, (uint32_t)q->c.at);
+    if (!xlv_bytes_ok(&q->c))
+        return xlv_fail(e, XLV_E_INVALID, "%s is too long", name);
+    return xlv_manufacture_send(name, q->bytes, q->c.at, response, length, e);
+}
+
+static void put_zeros(struct xlv_bytes *c, uint16_t count)
+{
+    xlv_put_u16_be(c, count);
+    for (uint16_t i = 0; i < count; i++)
+        xlv_put_u8(c, 0);
+}
+
+/* TPMT_PUBLIC */
+static void put_public(struct xlv_bytes *c, const struct template *t)
+{
+    xlv_put_u16_be(c, t->curve ? TPM_ALG_ECC : TPM_ALG_RSA);
+    xlv_put_u16_be(c, t->hash);
+    xlv_put_u32_be(c, t->attributes);
+    xlv_put_u16_be(c, t->policy_length);
+    xlv_put_data(c, t->policy, t->policy_length);
+    xlv_put_u16_be(c, TPM_ALG_AES);
+    xlv_put_u16_be(c, t->aes_bits);
+    xlv_put_u16_be(c, TPM_ALG_CFB);
+    xlv_put_u16_be(c, TPM_ALG_NULL); /* scheme */
+    if (t->curve) {
+        xlv_put_u16_be(c, t->curve);
+        xlv_put_u16_be(c, TPM_ALG_NULL); /* kdf */
+        put_zeros(c, t->unique);
+    } else {
+        xlv_put_u16_be(c, 2048);
+        xlv_put_u32_be(c, 0); /* exponent: the default, 65537 */
+    }
+    put_zeros(c, t->unique);
+}
+
+/* A field of unique, of at most `room` bytes, with its leading zeros. */
+static bool get_field(struct xlv_bytes *c, uint8_t *out, size_t room)
+{
+    size_t length = xlv_get_u16_be(c);
+    const uint8_t *bytes = xlv_get_view(c, length);
+
+    if (!bytes || length > room)
+        return false;
+    memset(out, 0, room - length);
+    memcpy(out + room - length, bytes, length);
+    return true;
+}
+
+static int create(const struct template *t, uint32_t *handle, struct xlv_msg_endorsement *keys,
+                  struct xlv_error *e)
+{
+    struct request q;
+    struct xlv_bytes c, size;
+    const uint8_t *response;
+    size_t length, at, skipped;
+    bool good;
+    int r;
+
+    begin(&q, TPM_CC_CREATE_PRIMARY, &t->hierarchy, 1);
+    xlv_put_u16_be(&q.c, 4); /* inSensitive: no authorization, no data */
+    xlv_put_u32_be(&q.c, 0);
+    at = q.c.at;
+    xlv_put_u16_be(&q.c, 0);
+    put_public(&q.c, t);
+    size = xlv_bytes_writer(q.bytes + at, 2);
+    xlv_put_u16_be(&size, (uint16_t)(q.c.at - at - 2));
+    xlv_put_u16_be(&q.c, 0); /* outsideInfo */
+    xlv_put_u32_be(&q.c, 0); /* creationPCR */
+    r = send(&q, t->name, &response, &length, e);
+    if (r)
+        return r;
+    c = xlv_bytes_reader(response, length);
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE);
+    *handle = xlv_get_u32_be(&c);
+    if (t->ek < 0)
+        return xlv_bytes_ok(&c) ? 0 : xlv_fail(e, XLV_E_TPM, "%s answers too little", t->name);
+    /* up to unique the public area is as long as the template's: sizes, type to policy,
+     * symmetric, scheme, then curve and kdf, or bits and exponent */
+    skipped = 4 + 2 + 2 + 2 + 4 + 2 + (size_t)t->policy_length + 6 + 2 + (t->curve ? 4 : 6);
+    (void)xlv_get_view(&c, skipped);
+    good = get_field(&c, keys->key[t->ek].bytes, t->field) &&
+           (!t->curve || get_field(&c, keys->key[t->ek].bytes + t->field, t->field));
+    keys->key[t->ek].length = t->curve ? 2u * t->field : t->field;
+    return good ? 0 : xlv_fail(e, XLV_E_TPM, "%s gives another kind of key", t->name);
+}
+
+static int persist(const struct template *t, uint32_t handle, struct xlv_error *e)
+{
+    const uint32_t handles[] = { TPM_RH_OWNER, handle };
+    struct request q;
+    uint8_t flush[14];
+    struct xlv_bytes c = xlv_bytes_writer(flush, sizeof(flush));
+    int r;
+
+    begin(&q, TPM_CC_EVICT_CONTROL, handles, 2);
+    xlv_put_u32_be(&q.c, t->handle);
+    r = send(&q, "TPM2_EvictControl", NULL, NULL, e);
+    if (r)
+        return r;
+    xlv_put_u16_be(&c, 0x8001); /* TPM_ST_NO_SESSIONS */
+    xlv_put_u32_be(&c, sizeof(flush));
+    xlv_put_u32_be(&c, TPM_CC_FLUSH_CONTEXT);
+    xlv_put_u32_be(&c, handle);
+    return xlv_manufacture_send("TPM2_FlushContext", flush, sizeof(flush), NULL, NULL, e);
+}
+
+static int make_keys(struct xlv_msg_endorsement *keys, struct xlv_error *e)
+{
+    uint32_t handle;
+    int r = 0;
+
+    for (size_t i = 0; !r && i < sizeof(templates) / sizeof(templates[0]); i++) {
+        r = create(&templates[i], &handle, keys, e);
+        if (!r)
+            r = persist(&templates[i], handle, e);
+    }
+    return r;
+}
+
+/* --- NV ------------------------------------------------------------------------ */
+
+static int store_certificate(uint32_t index, const uint8_t *der, uint32_t length,
+                             struct xlv_error *e)
+{
+    static const uint32_t platform = TPM_RH_PLATFORM;
+    const uint32_t handles[] = { TPM_RH_PLATFORM, index };
+    struct request q;
+    int r;
+
+    begin(&q, TPM_CC_NV_DEFINE_SPACE, &platform, 1);
+    xlv_put_u16_be(&q.c, 0); /* authorization: empty */
+    xlv_put_u16_be(&q.c, 14);
+    xlv_put_u32_be(&q.c, index);
+    xlv_put_u16_be(&q.c, TPM_ALG_SHA256);
+    xlv_put_u32_be(&q.c, NV_CERTIFICATE);
+    xlv_put_u16_be(&q.c, 0); /* policy */
+    xlv_put_u16_be(&q.c, (uint16_t)length);
+    r = send(&q, "TPM2_NV_DefineSpace", NULL, NULL, e);
+    for (uint32_t at = 0; !r && at < length; at += NV_PIECE) {
+        uint32_t piece = length - at < NV_PIECE ? length - at : NV_PIECE;
+
+        begin(&q, TPM_CC_NV_WRITE, handles, 2);
+        xlv_put_u16_be(&q.c, (uint16_t)piece);
+        xlv_put_data(&q.c, der + at, piece);
+        xlv_put_u16_be(&q.c, (uint16_t)at);
+        r = send(&q, "TPM2_NV_Write", NULL, NULL, e);
+    }
+    if (r)
+        return r;
+    begin(&q, TPM_CC_NV_WRITE_LOCK, handles, 2);
+    return send(&q, "TPM2_NV_WriteLock", NULL, NULL, e);
+}
+
+static int store_certificates(const struct xlv_msg_certificates *m, struct xlv_error *e)
+{
+    static const uint32_t index[XLV_CERTIFICATES] = {
+        [XLV_EK_RSA_2048] = XLV_NV_EK_RSA_2048,
+        [XLV_EK_P384] = XLV_NV_EK_P384,
+        [XLV_EK_P256] = XLV_NV_EK_P256,
+        [XLV_CERTIFICATE_PLATFORM] = XLV_NV_PLATFORM,
+    };
+    int r = 0;
+
+    for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
+        if (m->certificate[i].length)
+            r = store_certificate(index[i], m->certificate[i].der, m->certificate[i].length, e);
+    return r;
+}
+
+/* --- PCR banks ------------------------------------------------------------------ */
+
+static uint32_t bank_of(uint16_t hash)
+{
+    switch (hash) {
+    case TPM_ALG_SHA1:
+        return XLV_BANK_SHA1;
+    case TPM_ALG_SHA256:
+        return XLV_BANK_SHA256;
+    case TPM_ALG_SHA384:
+        return XLV_BANK_SHA384;
+    case TPM_ALG_SHA512:
+        return XLV_BANK_SHA512;
+    default:
+        return 0;
+    }
+}
+
+/* Takes effect with the next startup, which is the guest's first. */
+static int allocate_pcrs(uint32_t banks, struct xlv_error *e)
+{
+    static const uint8_t get_pcrs[] = { 0x80, 0x01, 0, 0, 0, 22, 0, 0, 1, 0x7a, 0, 0, 0,
+                                        TPM_CAP_PCRS, 0, 0, 0, 0, 0, 0, 0, 1 };
+    static const uint32_t platform = TPM_RH_PLATFORM;
+    struct request q;
+    struct xlv_bytes c;
+    const uint8_t *response;
+    size_t length;
+    uint32_t count, found = 0;
+    int r = xlv_manufacture_send("TPM2_GetCapability(TPM_CAP_PCRS)", get_pcrs, sizeof(get_pcrs),
+                                 &response, &length, e);
+
+    if (r)
+        return r;
+    /* the answer's TPML_PCR_SELECTION names every bank that this TPM has */
+    c = xlv_bytes_reader(response, length);
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 1 + 4);
+    count = xlv_get_u32_be(&c);
+    begin(&q, TPM_CC_PCR_ALLOCATE, &platform, 1);
+    xlv_put_u32_be(&q.c, count);
+    for (uint32_t i = 0; i < count && xlv_bytes_ok(&c); i++) {
+        uint16_t hash = xlv_get_u16_be(&c);
+        uint8_t size = xlv_get_u8(&c);
+        bool on = (bank_of(hash) & banks) != 0;
+
+        (void)xlv_get_view(&c, size);
+        found |= bank_of(hash);
+        xlv_put_u16_be(&q.c, hash);
+        xlv_put_u8(&q.c, size);
+        for (uint8_t k = 0; k < size; k++)
+            xlv_put_u8(&q.c, on ? 0xff : 0);
+    }
+    if (!xlv_bytes_ok(&c) || (banks & ~found))
+        return xlv_fail(e, XLV_E_INVALID, "this libtpms does not have all the PCR banks that are "
+                        "wanted (pcr-banks; bits %#x of %#x)", banks, found);
+    r = send(&q, "TPM2_PCR_Allocate", &response, &length, e);
+    if (r)
+        return r;
+    c = xlv_bytes_reader(response, length);
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4);
+    return xlv_get_u8(&c) == 1 ? 0 : xlv_fail(e, XLV_E_TPM, "the new TPM has no room for the PCR "
+                                              "banks that are wanted (bits %#x)", banks);
+}
+
+/* ------------------------------------------------------------------------------- */
+
+int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
+{
+    static struct xlv_msg_certificates certificates; /* large for a stack */
+    struct xlv_msg_endorsement keys = { .h = { 0 } };
+    uint8_t shutdown[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t request_length, length;
+    int r = xlv_engine_startup(e);
+
+    if (!r)
+        r = make_keys(&keys, e);
+    if (!r)
+        r = xlv_manufacture_certify(how, &keys, &certificates, e);
+    if (!r)
+        r = store_certificates(&certificates, e);
+    if (!r)
+        r = allocate_pcrs(how->banks, e);
+    if (!r)
+        r = xlv_engine_shutdown(shutdown, &request_length, &response, &length, e);
+    return r;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of manufacture share with each other, and nobody else. */
+#ifndef XLV_MANUFACTURE_INTERNAL_H
+#define XLV_MANUFACTURE_INTERNAL_H
+
+#include "backend/manufacture.h"
+
+/* Executes one command, which has to succeed; *response (may be NULL) is valid until the next. */
+int xlv_manufacture_send(const char *name, const uint8_t *request, size_t length,
+                         const uint8_t **response, size_t *response_length, struct xlv_error *e);
+
+/* Equips the new TPM, which is on and not started yet. */
+int xlv_manufacture_1_2(const struct xlv_manufacture *how, struct xlv_error *e);
+int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e);
+
+/* keys to certificates, or none. */
+int xlv_manufacture_certify(const struct xlv_manufacture *how,
+                            const struct xlv_msg_endorsement *keys,
+                            struct xlv_msg_certificates *certificates, struct xlv_error *e);
+
+#endif
