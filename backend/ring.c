@@ -44,16 +44,11 @@ bool xlv_ring_cancelled(void *page)
 void xlv_ring_fetch(const void *page, struct xlv_ring_snapshot *snapshot)
 {
     const struct tpmif_shared_page *shared = page;
-    size_t named;
 
     snapshot->state = xlv_ring_state(page);
     snapshot->length = __atomic_load_n(&shared->length, __ATOMIC_RELAXED);
     snapshot->locality = __atomic_load_n(&shared->locality, __ATOMIC_RELAXED);
     snapshot->nr_extra_pages = __atomic_load_n(&shared->nr_extra_pages, __ATOMIC_RELAXED);
-    named = snapshot->nr_extra_pages;
-    for (size_t i = 0; i < XLV_EXTRA_PAGES_MAX; i++)
-        snapshot->extra_refs[i] =
-            i < named ? __atomic_load_n(&shared->extra_pages[i], __ATOMIC_RELAXED) : 0;
 }
 
 static size_t offset_of(const struct xlv_ring_snapshot *snapshot)
@@ -67,61 +62,42 @@ enum xlv_ring_fault xlv_ring_check(const struct xlv_ring_snapshot *snapshot)
 
     if (snapshot->nr_extra_pages > XLV_EXTRA_PAGES_MAX)
         return XLV_RING_MANY_PAGES;
-    room = XLV_PAGE_SIZE * (1u + snapshot->nr_extra_pages) - offset_of(snapshot);
-    if (snapshot->length > XLV_TPM_BUFFER_MAX || snapshot->length > room)
+    room = XLV_PAGE_SIZE - offset_of(snapshot);
+    if (snapshot->length > XLV_TPM_BUFFER_MAX ||
+        (snapshot->length > room && !snapshot->nr_extra_pages))
         return XLV_RING_TOO_LONG;
     if (snapshot->length < TPM_HEADER_SIZE)
         return XLV_RING_TOO_SHORT;
-    return XLV_RING_OK;
+    return snapshot->length > room ? XLV_RING_GOES_ON : XLV_RING_OK;
 }
 
-struct xlv_ring_view xlv_ring_view(void *page, const struct xlv_ring_snapshot *snapshot,
-                                   void *extra, size_t extra_pages)
+struct xlv_ring_view xlv_ring_view(void *page, const struct xlv_ring_snapshot *snapshot)
 {
-    return (struct xlv_ring_view){
-        .page = page,
-        .extra = extra,
-        .extra_pages = extra ? extra_pages : 0,
-        .offset = offset_of(snapshot),
-    };
+    return (struct xlv_ring_view){ .page = page, .offset = offset_of(snapshot) };
 }
 
 size_t xlv_ring_room(const struct xlv_ring_view *view)
 {
-    return XLV_PAGE_SIZE - view->offset + XLV_PAGE_SIZE * view->extra_pages;
+    return XLV_PAGE_SIZE - view->offset;
 }
 
 size_t xlv_ring_captured(const struct xlv_ring_snapshot *snapshot, const struct xlv_ring_view *view)
 {
-    size_t n = snapshot->length, room = xlv_ring_room(view);
+    size_t room = xlv_ring_room(view);
 
-    if (n > room)
-        n = room;
-    return n < XLV_TPM_BUFFER_MAX ? n : XLV_TPM_BUFFER_MAX;
+    return snapshot->length < room ? snapshot->length : room;
 }
 
 void xlv_ring_read(const struct xlv_ring_view *view, void *to, size_t length)
 {
-    size_t first = XLV_PAGE_SIZE - view->offset;
-
-    if (first > length)
-        first = length;
     BARRIER();
-    memcpy(to, view->page + view->offset, first);
-    if (length > first)
-        memcpy((uint8_t *)to + first, view->extra, length - first);
+    memcpy(to, view->page + view->offset, length);
     BARRIER();
 }
 
 void xlv_ring_write(const struct xlv_ring_view *view, const void *from, size_t length)
 {
-    size_t first = XLV_PAGE_SIZE - view->offset;
-
-    if (first > length)
-        first = length;
-    memcpy(view->page + view->offset, from, first);
-    if (length > first)
-        memcpy(view->extra, (const uint8_t *)from + first, length - first);
+    memcpy(view->page + view->offset, from, length);
     BARRIER();
 }
 

@@ -10,15 +10,14 @@
  * data starts, how much room a response has) is derived from the snapshot.
  *
  * Layout of the page: 8 bytes of header, nr_extra_pages grant references of 4
- * bytes each, then the data, which goes on in the extra pages as if they were
- * mapped right behind. (A comment in tpmif.h says 16 where it is 8: Linux and
- * mini-os both begin at 8 + 4 * nr_extra_pages.)
+ * bytes each, then the data. (A comment in tpmif.h says 16 where it is 8: Linux
+ * and mini-os both begin at 8 + 4 * nr_extra_pages.)
  *
- * The session maps no extra pages: no driver is known that names any (Linux and
- * mini-os never do, and mini-os's own backend looks at the first page only),
- * all commands of a TPM fit the first page but for its last bytes, and the
- * device that maps grants would let a guest that has taken over the process map
- * what other guests granted to the host.
+ * Extra pages, in which data could go on, are not mapped: no driver is known that
+ * names any (Linux and mini-os never do, and mini-os's own backend looks at the
+ * first page only), all commands of a TPM fit the first page but for its last
+ * bytes, and the device that maps grants would let a guest that has taken over
+ * the process map what other guests granted to the host.
  *
  * States: IDLE -> SUBMIT by the frontend, SUBMIT -> FINISH by the backend,
  * anything -> CANCEL by the frontend, CANCEL -> FINISH or IDLE by the backend.
@@ -47,7 +46,6 @@ struct xlv_ring_snapshot {
     uint32_t length; /* as the frontend wrote it, unchecked */
     uint8_t state, locality;
     uint8_t nr_extra_pages; /* unchecked; up to 255 */
-    uint32_t extra_refs[XLV_EXTRA_PAGES_MAX]; /* the first of them */
 };
 
 enum xlv_ring_fault {
@@ -55,14 +53,13 @@ enum xlv_ring_fault {
     XLV_RING_TOO_SHORT,  /* shorter than a TPM header */
     XLV_RING_TOO_LONG,   /* longer than the pages, or than any TPM command */
     XLV_RING_MANY_PAGES, /* more extra pages than XLV_EXTRA_PAGES_MAX */
+    XLV_RING_GOES_ON,    /* good, but the end of it is in extra pages */
 };
 
-/* The page and, where mapped, the extra pages behind it (contiguous here). */
+/* Where the data of a snapshot is in the page. */
 struct xlv_ring_view {
     uint8_t *page;
-    uint8_t *extra;     /* NULL: none mapped */
-    size_t extra_pages; /* mapped at extra */
-    size_t offset;      /* where the data begins in page */
+    size_t offset;
 };
 
 /* The state byte, with acquire semantics: what the frontend wrote before it
@@ -82,16 +79,13 @@ void xlv_ring_fetch(const void *page, struct xlv_ring_snapshot *snapshot);
 /* Whether this can be a TPM command at all. */
 enum xlv_ring_fault xlv_ring_check(const struct xlv_ring_snapshot *snapshot);
 
-/* The view for a snapshot whose extra pages (extra_pages of them, which may be
- * fewer than it names) are mapped at extra. */
-struct xlv_ring_view xlv_ring_view(void *page, const struct xlv_ring_snapshot *snapshot,
-                                   void *extra, size_t extra_pages);
+struct xlv_ring_view xlv_ring_view(void *page, const struct xlv_ring_snapshot *snapshot);
 
 /* Bytes of data that fit into the view: at least 3,000. */
 size_t xlv_ring_room(const struct xlv_ring_view *view);
 
 /* How many bytes of a request are taken from the page: length where it is
- * good, else as much of it as exists; never more than XLV_TPM_BUFFER_MAX. */
+ * good, else as much of it as exists. */
 size_t xlv_ring_captured(const struct xlv_ring_snapshot *snapshot,
                          const struct xlv_ring_view *view);
 

@@ -549,12 +549,11 @@ static void fetch_request(struct xlv_session *s)
     s->refused = false;
     s->outcome = XLV_JOURNAL_FINISH;
     s->response_length = 0;
-    /* Extra pages are not mapped: see ring.h. What fits the first one is served. */
-    s->view = xlv_ring_view(s->page, &s->snapshot, NULL, 0);
-    if (bad != XLV_RING_OK)
-        refuse(s, XLV_FAULT_SIZE);
-    else if (s->snapshot.length > xlv_ring_room(&s->view))
+    s->view = xlv_ring_view(s->page, &s->snapshot);
+    if (bad == XLV_RING_GOES_ON)
         refuse(s, XLV_FAULT_PAGES);
+    else if (bad != XLV_RING_OK)
+        refuse(s, XLV_FAULT_SIZE);
     else if (s->snapshot.locality > s->c.max_locality)
         refuse(s, XLV_FAULT_LOCALITY);
     s->request_length = xlv_ring_captured(&s->snapshot, &s->view);

@@ -19,8 +19,8 @@
 
 /*
  * Pages after the shared one that a request may name (tpmif.h,
- * nr_extra_pages); they are not mapped (ring.h). One is what
- * XLV_TPM_BUFFER_MAX needs; two leave room for a frontend that rounds up.
+ * nr_extra_pages). They are not mapped (ring.h), so this only tells a frontend
+ * that rounds up, or has them in reserve, from one that makes no sense.
  */
 #define XLV_EXTRA_PAGES_MAX 2u
 
