@@ -28,6 +28,7 @@
 #include "backend/cancel.h"
 #include "backend/engine.h"
 #include "backend/journal.h"
+#include "backend/launch.h"
 #include "backend/manufacture.h"
 #include "backend/port.h"
 #include "backend/sandbox.h"
@@ -153,38 +154,6 @@ static int enter_sandbox(struct backend *b, struct xlv_error *e)
 
 /* --- launch -------------------------------------------------------------- */
 
-static int check_launch(const struct xlv_msg_launch *m, size_t length, size_t nfds,
-                        struct xlv_error *e)
-{
-    bool serve, keep, make;
-
-    if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
-        return xlv_fail(e, XLV_E_INVALID, "the first message is not a LAUNCH; this program is "
-                        "started by xl-vtpmd");
-    if (m->h.version != XLV_LAUNCH_VERSION || length != sizeof(*m))
-        return xlv_fail(e, XLV_E_VERSION, "the LAUNCH has version %u and %zu bytes, this "
-                        "vtpm-backend expects version %u and %zu: it is of another build than "
-                        "xl-vtpmd", m->h.version, length, XLV_LAUNCH_VERSION, sizeof(*m));
-    serve = m->mode == XLV_LAUNCH_SERVE;
-    keep = m->mode == XLV_LAUNCH_KEEP;
-    make = m->mode == XLV_LAUNCH_MANUFACTURE;
-    if ((!serve && !keep && !make) ||
-        (make && (!m->banks || (m->banks & ~XLV_BANKS_ALL))) ||
-        (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||
-        xlv_uuid_is_nil(&m->uuid) || m->log_level > XLV_LOG_DEBUG || (m->uid && !m->gid) ||
-        (keep && m->domid > XLV_DOMID_MAX) ||
-        (serve && (m->domid > XLV_DOMID_MAX || m->devid > XLV_DEVID_MAX ||
-                   m->boot < XLV_BOOT_FRESH || m->boot > XLV_BOOT_KEPT ||
-                   m->event_channel > XLV_EVTCHN_PORT_MAX ||
-                   m->max_locality > XLV_LOCALITY_MAX)))
-        return xlv_fail(e, XLV_E_INVALID, "the LAUNCH has a value out of range (mode %u, TPM "
-                        "version %u, domain %u/%u, event-channel %u, locality %u)", m->mode,
-                        m->tpm_version, m->domid, m->devid, m->event_channel, m->max_locality);
-    if (nfds != (serve ? 4u : keep ? 3u : 2u))
-        return xlv_fail(e, XLV_E_INVALID, "the LAUNCH carries %zu descriptors", nfds);
-    return 0;
-}
-
 /* Receives the LAUNCH, opens store and journal with its keys, and wipes them. */
 static int take_launch(struct backend *b, struct xlv_error *e)
 {
@@ -210,7 +179,7 @@ static int take_launch(struct backend *b, struct xlv_error *e)
     b->slots[1] = fds[1];
     b->journal_fd = fds[2];
     b->listener = fds[3];
-    r = check_launch(&m, length, nfds, e);
+    r = xlv_launch_check(&m, length, nfds, e);
     if (!r)
         r = xlv_store_new(&b->store, b->slots, &m.uuid, m.instance_key, e);
     if (!r && m.mode != XLV_LAUNCH_MANUFACTURE)

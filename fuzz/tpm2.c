@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#define FUZZ_TPM 20
+#include "fuzz/tpm.h"
