@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/bytes.h"
+#include "common/error.h"
 
 /* tags */
 #define TPM_TAG_RQU_COMMAND 0x00c1u /* 1.2 */
@@ -15,6 +16,7 @@
 #define TPM_TAG_NV_DATA_PUBLIC 0x0018u
 
 /* 1.2 ordinals */
+#define TPM_ORD_EXTEND 0x14u
 #define TPM_ORD_PHYSICAL_ENABLE 0x6fu
 #define TPM_ORD_PHYSICAL_SET_DEACTIVATED 0x72u
 #define TPM_ORD_CREATE_EK 0x78u
@@ -27,6 +29,11 @@
 #define TPM_CC_STARTUP 0x144u
 #define TPM_CC_SHUTDOWN 0x145u
 #define TPM_CC_STIR_RANDOM 0x146u
+#define TPM_CC_GET_CAPABILITY 0x17au
+#define TPM_CC_PCR_EXTEND 0x182u
+
+#define TPM_CAP_PCRS 5u
+#define TPM_RS_PW 0x40000009u
 
 #define TPM_FAIL 9u
 #define TPM_RC_BAD_TAG 0x01eu
@@ -138,6 +145,77 @@ size_t xlv_command_stir(const uint8_t *entropy, size_t length, uint8_t *out)
 
     xlv_put_u16_be(&c, (uint16_t)length);
     xlv_put_data(&c, entropy, length);
+    return end(&c);
+}
+
+size_t xlv_command_get_banks(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_ST_NO_SESSIONS, TPM_CC_GET_CAPABILITY);
+
+    xlv_put_u32_be(&c, TPM_CAP_PCRS);
+    xlv_put_u32_be(&c, 0); /* property */
+    xlv_put_u32_be(&c, 1); /* propertyCount */
+    return end(&c);
+}
+
+int xlv_response_banks(const uint8_t *response, size_t length, unsigned *banks)
+{
+    struct xlv_bytes c = xlv_bytes_reader(response, length);
+    uint32_t capability, count;
+
+    *banks = 0;
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE);
+    (void)xlv_get_u8(&c); /* moreData */
+    capability = xlv_get_u32_be(&c);
+    count = xlv_get_u32_be(&c);
+    if (xlv_response_code(response, length) || capability != TPM_CAP_PCRS)
+        return XLV_E_TPM;
+    /* TPMS_PCR_SELECTION, Part 2, 10.6.2; a bank without a PCR is not active */
+    while (count-- && xlv_bytes_ok(&c)) {
+        uint16_t algorithm = xlv_get_u16_be(&c);
+        uint8_t size = xlv_get_u8(&c), any = 0;
+        const uint8_t *select = xlv_get_view(&c, size);
+        unsigned bank = 0;
+
+        for (unsigned i = 0; select && i < size; i++)
+            any |= select[i];
+        while (bank < XLV_HASHES && xlv_hashes[bank].algorithm != algorithm)
+            bank++;
+        if (any && bank == XLV_HASHES)
+            return XLV_E_TPM;
+        if (any)
+            *banks |= XLV_BANK_OF(bank);
+    }
+    return xlv_bytes_ok(&c) ? 0 : XLV_E_TPM;
+}
+
+size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
+                          const struct xlv_digests *digests, uint8_t *out)
+{
+    struct xlv_bytes c;
+    uint32_t count = 0;
+
+    if (version != XLV_TPM_2_0) {
+        c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_EXTEND);
+        xlv_put_u32_be(&c, pcr);
+        xlv_put_data(&c, digests->of[XLV_HASH_SHA1], xlv_hashes[XLV_HASH_SHA1].size);
+        return end(&c);
+    }
+    c = begin(out, TPM_ST_SESSIONS, TPM_CC_PCR_EXTEND);
+    xlv_put_u32_be(&c, pcr);
+    xlv_put_u32_be(&c, 9); /* authorizationSize */
+    xlv_put_u32_be(&c, TPM_RS_PW);
+    xlv_put_u16_be(&c, 0); /* nonce */
+    xlv_put_u8(&c, 0);     /* sessionAttributes */
+    xlv_put_u16_be(&c, 0); /* hmac: the empty password */
+    for (unsigned i = 0; i < XLV_HASHES; i++)
+        count += !!(digests->banks & XLV_BANK_OF(i));
+    xlv_put_u32_be(&c, count);
+    for (unsigned i = 0; i < XLV_HASHES; i++)
+        if (digests->banks & XLV_BANK_OF(i)) {
+            xlv_put_u16_be(&c, xlv_hashes[i].algorithm);
+            xlv_put_data(&c, digests->of[i], xlv_hashes[i].size);
+        }
     return end(&c);
 }
 

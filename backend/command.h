@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/eventlog.h"
 #include "include/launch.h"
 
 #define XLV_TPM_HEADER_SIZE 10u
@@ -48,11 +49,20 @@ uint32_t xlv_response_code(const uint8_t *response, size_t length);
 #define XLV_TPM2_RC_CANCELED 0x909u
 
 /* Commands: each fills a buffer of XLV_COMMAND_MAX and returns its length. */
-#define XLV_COMMAND_MAX 128u
+#define XLV_COMMAND_MAX 256u
 
 size_t xlv_command_startup(enum xlv_tpm_version version, uint8_t *out); /* CLEAR, ST_CLEAR */
 size_t xlv_command_shutdown(uint8_t *out);                              /* 2.0: CLEAR */
 size_t xlv_command_stir(const uint8_t *entropy, size_t length, uint8_t *out); /* 2.0 */
+
+/* 2.0: which banks are active? The response: 0 and a set of enum xlv_bank; XLV_E_TPM:
+ * it is none, or there is a bank that xlv_hashes does not have. */
+size_t xlv_command_get_banks(uint8_t *out);
+int xlv_response_banks(const uint8_t *response, size_t length, unsigned *banks);
+
+/* TPM_Extend, or TPM2_PCR_Extend with an empty password, of all banks in digests. */
+size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
+                          const struct xlv_digests *digests, uint8_t *out);
 
 /* 1.2: TSC_PhysicalPresence with the given bits (TPM_PHYSICAL_PRESENCE). */
 #define XLV_PRESENCE_LOCK 0x0004u

@@ -476,6 +476,30 @@ int xlv_engine_startup(struct xlv_error *e)
                    xlv_command_presence(XLV_PRESENCE_LOCK | XLV_PRESENCE_NOT_PRESENT, out), e);
 }
 
+int xlv_engine_banks(unsigned *banks, struct xlv_error *e)
+{
+    uint8_t out[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t length;
+    int r;
+
+    *banks = XLV_BANK_SHA1;
+    if (engine.version != XLV_TPM_2_0)
+        return 0;
+    r = xlv_engine_execute(0, out, xlv_command_get_banks(out), &response, &length, e);
+    if (!r)
+        r = xlv_response_banks(response, length, banks);
+    return r ? xlv_fail(e, r, "the TPM 2.0 does not tell its PCR banks, or has one that is not "
+                        "known here") : 0;
+}
+
+int xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xlv_error *e)
+{
+    uint8_t out[XLV_COMMAND_MAX];
+
+    return command("an extend", out, xlv_command_extend(engine.version, pcr, digests, out), e);
+}
+
 int xlv_engine_shutdown(uint8_t *request, size_t *request_length, const uint8_t **response,
                         size_t *response_length, struct xlv_error *e)
 {

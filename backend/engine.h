@@ -25,6 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/eventlog.h"
 #include "common/error.h"
 #include "include/launch.h"
 
@@ -81,6 +82,10 @@ void xlv_engine_wipe(uint8_t *data, size_t length);
  * the domain, never at a reconnect.
  */
 int xlv_engine_startup(struct xlv_error *e);
+
+/* The banks that are active (TPM 1.2: SHA-1), and one extend of all of them. */
+int xlv_engine_banks(unsigned *banks, struct xlv_error *e);
+int xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xlv_error *e);
 
 /*
  * The orderly end of a boot: TPM2_Shutdown(CLEAR), without which TPM 2.0

@@ -3,6 +3,7 @@
 #include "backend/launch.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "common/log.h"
 
@@ -10,6 +11,7 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
                      struct xlv_error *e)
 {
     bool serve, keep, make;
+    size_t wanted;
 
     if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
         return xlv_fail(e, XLV_E_INVALID, "the first message is not a LAUNCH; this program is "
@@ -29,11 +31,17 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
         (serve && (m->domid > XLV_DOMID_MAX || m->devid > XLV_DEVID_MAX ||
                    m->boot < XLV_BOOT_FRESH || m->boot > XLV_BOOT_KEPT ||
                    m->event_channel > XLV_EVTCHN_PORT_MAX ||
-                   m->max_locality > XLV_LOCALITY_MAX)))
+                   m->max_locality > XLV_LOCALITY_MAX || m->measure > XLV_MEASURE_ERROR ||
+                   !memchr(m->kernel, '\0', sizeof(m->kernel)) ||
+                   !memchr(m->ramdisk, '\0', sizeof(m->ramdisk)) ||
+                   !memchr(m->cmdline, '\0', sizeof(m->cmdline)))))
         return xlv_fail(e, XLV_E_INVALID, "the LAUNCH has a value out of range (mode %u, TPM "
                         "version %u, domain %u/%u, event-channel %u, locality %u)", m->mode,
                         m->tpm_version, m->domid, m->devid, m->event_channel, m->max_locality);
-    if (nfds != (serve ? 4u : keep ? 3u : 2u))
+    wanted = serve ? 4u : keep ? 3u : 2u;
+    if (serve)
+        wanted += !!m->has_log + (m->measure == XLV_MEASURE_FILES ? 1u + !!m->has_ramdisk : 0u);
+    if (nfds != wanted)
         return xlv_fail(e, XLV_E_INVALID, "the LAUNCH carries %zu descriptors", nfds);
     return 0;
 }

@@ -53,6 +53,7 @@ struct backend {
     uid_t daemon_uid;
     int daemon, listener, signals; /* -1: none */
     int slots[2], journal_fd;
+    int log_fd, kernel_fd, ramdisk_fd; /* -1: none; closed before the guest is looked at */
     struct xlv_port *port;
     struct xlv_store *store;
     struct xlv_journal *journal;
@@ -159,7 +160,7 @@ static int take_launch(struct backend *b, struct xlv_error *e)
 {
     static struct xlv_msg_launch m; /* static: one place, wiped below */
     size_t length = sizeof(m), nfds = XLV_LAUNCH_FDS_MAX;
-    int fds[XLV_LAUNCH_FDS_MAX] = { -1, -1, -1, -1 };
+    int fds[XLV_LAUNCH_FDS_MAX] = { -1, -1, -1, -1, -1, -1, -1 }, *next = &fds[4];
     struct ucred peer;
     socklen_t peer_length = sizeof(peer);
     int r;
@@ -180,6 +181,12 @@ static int take_launch(struct backend *b, struct xlv_error *e)
     b->journal_fd = fds[2];
     b->listener = fds[3];
     r = xlv_launch_check(&m, length, nfds, e);
+    if (!r && m.has_log)
+        b->log_fd = *next++;
+    if (!r && m.measure == XLV_MEASURE_FILES) {
+        b->kernel_fd = *next++;
+        b->ramdisk_fd = *next;
+    }
     if (!r)
         r = xlv_store_new(&b->store, b->slots, &m.uuid, m.instance_key, e);
     if (!r && m.mode != XLV_LAUNCH_MANUFACTURE)
@@ -275,17 +282,40 @@ static int keep(struct backend *b, struct xlv_error *e)
 
 /* --- serving ------------------------------------------------------------- */
 
-static int start_serving(struct backend *b, struct xlv_error *e)
+static int begin_session(struct backend *b, struct xlv_error *e)
 {
-    struct xlv_session_config config = {
-        .version = (enum xlv_tpm_version)b->launch.tpm_version,
-        .boot = (enum xlv_boot)b->launch.boot,
-        .ring = { .domid = b->launch.domid, .devid = b->launch.devid,
-                  .ring_ref = b->launch.ring_ref, .event_channel = b->launch.event_channel },
-        .max_locality = b->launch.max_locality,
+    const struct xlv_msg_launch *m = &b->launch;
+    const struct xlv_measure_boot measure = {
+        .error = m->measure == XLV_MEASURE_ERROR ? m->cmdline : NULL,
+        .kernel = m->kernel,
+        .ramdisk = m->has_ramdisk ? m->ramdisk : NULL,
+        .cmdline = m->cmdline,
+        .kernel_fd = b->kernel_fd,
+        .ramdisk_fd = b->ramdisk_fd,
+    };
+    const struct xlv_session_config config = {
+        .version = (enum xlv_tpm_version)m->tpm_version,
+        .boot = (enum xlv_boot)m->boot,
+        .ring = { .domid = m->domid, .devid = m->devid, .ring_ref = m->ring_ref,
+                  .event_channel = m->event_channel },
+        .max_locality = m->max_locality,
+        .measure = m->measure ? &measure : NULL,
+        .log_fd = m->has_log ? &b->log_fd : NULL,
+        .port = b->port,
         .store = b->store,
         .journal = b->journal,
     };
+    int r = xlv_session_new(&b->session, &config, e);
+
+    /* whoever takes this process over shall not write another log */
+    xlv_close(&b->log_fd);
+    xlv_close(&b->kernel_fd);
+    xlv_close(&b->ramdisk_fd);
+    return r;
+}
+
+static int start_serving(struct backend *b, struct xlv_error *e)
+{
     sigset_t signals;
     int r;
 
@@ -306,9 +336,8 @@ static int start_serving(struct backend *b, struct xlv_error *e)
                           e);
     if (!r)
         r = enter_sandbox(b, e);
-    config.port = b->port;
     if (!r)
-        r = xlv_session_new(&b->session, &config, e);
+        r = begin_session(b, e);
     if (!r)
         tell_simple(b, XLV_MSG_READY);
     return r;
@@ -471,6 +500,7 @@ int main(void)
 {
     static struct backend b = {
         .daemon = -1, .listener = -1, .signals = -1, .slots = { -1, -1 }, .journal_fd = -1,
+        .log_fd = -1, .kernel_fd = -1, .ramdisk_fd = -1,
     };
     static struct xlv_log_subject subject = XLV_LOG_SUBJECT_NONE;
     struct xlv_error e = XLV_ERROR_INIT;

@@ -14,6 +14,8 @@
 #include "backend/engine.h"
 #include "backend/kept.h"
 #include "backend/ring.h"
+#include "common/bytes.h"
+#include "common/fd.h"
 #include "common/log.h"
 
 struct state {
@@ -36,6 +38,7 @@ struct xlv_session {
     enum xlv_session_step step;
     bool first_look; /* nobody has looked at the page yet */
     bool resumed, quarantine;
+    bool amid; /* the TPM begins again in the middle of the domain's boot */
 
     uint64_t generation; /* of the store, by the last commit or load that worked */
     unsigned failed;     /* commits that failed since; see commit() */
@@ -218,6 +221,64 @@ static int go_back(struct xlv_session *s, struct xlv_error *e)
 
 /* --- beginning ----------------------------------------------------------- */
 
+/* --- measuring ----------------------------------------------------------- */
+
+static int write_log(const struct xlv_session *s, const struct xlv_eventlog *log,
+                     struct xlv_error *e)
+{
+    uint8_t bytes[XLV_LOG_FILE_HEADER + XLV_EVENTLOG_MAX];
+    struct xlv_bytes c = xlv_bytes_writer(bytes, sizeof(bytes));
+    int r;
+
+    if (!s->c.log_fd)
+        return 0;
+    xlv_put_u32(&c, XLV_LOG_FILE_MAGIC);
+    xlv_put_u32(&c, (uint32_t)log->length);
+    xlv_put_data(&c, log->bytes, log->length);
+    r = xlv_pwrite_all(*s->c.log_fd, bytes, c.at, 0);
+    return r ? xlv_fail(e, r, "the event log cannot be written: %s", strerror(-r)) : 0;
+}
+
+static int extend(const struct xlv_event *event, void *opaque)
+{
+    return event->type == XLV_EV_NO_ACTION || !event->digests.banks
+               ? 0 : xlv_engine_extend(event->pcr, &event->digests, opaque);
+}
+
+/* What was booted, before the guest can extend anything itself. */
+static int measure(struct xlv_session *s, struct xlv_error *e)
+{
+    static struct xlv_eventlog log;
+    const struct xlv_measure_boot *boot = s->c.measure;
+    const struct xlv_measure_boot amid = {
+        .error = "the TPM's state was lost in the middle of the domain's boot",
+    };
+    struct xlv_error why = XLV_ERROR_INIT;
+    enum xlv_tpm_version version;
+    unsigned banks;
+    int r;
+
+    log.length = 0;
+    if (!boot)
+        return write_log(s, &log, e);
+    if (s->amid)
+        boot = &amid;
+    r = xlv_engine_banks(&banks, e);
+    if (!r)
+        r = xlv_measure(boot, s->c.version, banks, &log, &why);
+    if (!r)
+        r = write_log(s, &log, e);
+    if (!r)
+        r = xlv_eventlog_each(log.bytes, log.length, &version, extend, e);
+    if (!r && why.text[0])
+        xlv_log(XLV_LOG_ERROR, "the boot of the domain cannot be measured, so nothing that was "
+                "sealed to it opens: %s", why.text);
+    else if (!r)
+        xlv_log(XLV_LOG_NOTICE, "the boot of the domain is measured: kernel %s, %s%s", boot->kernel,
+                boot->ramdisk ? "ramdisk " : "no ramdisk", boot->ramdisk ? boot->ramdisk : "");
+    return r;
+}
+
 /* The TPM of a machine that is being switched on. */
 static int cold_start(struct xlv_session *s, struct xlv_error *e)
 {
@@ -227,6 +288,8 @@ static int cold_start(struct xlv_session *s, struct xlv_error *e)
         r = xlv_engine_startup(e);
     if (!r)
         r = xlv_engine_stir(e);
+    if (!r)
+        r = measure(s, e);
     /* not before the TPM is known to work: a state that does not load is left
      * as it is, with its journal */
     if (!r)
@@ -366,6 +429,8 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
         return XLV_E_EMPTY;
     }
     if (r) {
+        /* of this boot, or of one before: that is not known any more */
+        s->amid = true;
         power_cut(why.text[0] ? why.text : xlv_strerror(r));
         return XLV_E_EMPTY;
     }
@@ -379,6 +444,7 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
         snprintf(why.text, sizeof(why.text), "the journal belongs to generation %llu of the "
                  "store, but the store holds generation %llu; was an older copy put back?",
                  (unsigned long long)record.generation, (unsigned long long)s->generation);
+        s->amid = same_boot;
         power_cut(why.text);
         return XLV_E_EMPTY;
     case REDO:
@@ -412,6 +478,7 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
                         s->volatile_state.data, s->volatile_state.length, &why);
     if (r > 0) {
+        s->amid = true;
         power_cut(why.text);
         s->leftover.there = false;
         return XLV_E_EMPTY;
@@ -501,6 +568,9 @@ int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *c
                      "that was reset");
     if (r == XLV_E_EMPTY)
         r = cold_start(s, e);
+    /* both are the caller's, for as long as this call */
+    s->c.measure = NULL;
+    s->c.log_fd = NULL;
 out:
     if (r) {
         xlv_session_free(s);

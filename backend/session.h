@@ -57,6 +57,11 @@
  *                            the commit is made up for, the boot goes on
  *     commit                 the kept state is gone
  * So it is gone on from at most once.
+ *
+ * A boot that is to be measured (measure.h) is, between the start of the TPM
+ * and the first record, by the process that begins it and by no other: killed
+ * before the record, nothing of the boot has happened; after it, all is there.
+ * The event log is written first, and whoever begins the boot writes it anew.
  */
 #ifndef XLV_SESSION_H
 #define XLV_SESSION_H
@@ -65,6 +70,7 @@
 #include <stdint.h>
 
 #include "backend/journal.h"
+#include "backend/measure.h"
 #include "backend/port.h"
 #include "backend/store.h"
 #include "common/error.h"
@@ -81,6 +87,9 @@ struct xlv_session_config {
     enum xlv_boot boot; /* what to do where the journal does not know the domain */
     struct xlv_ring_id ring;
     uint32_t max_locality;
+    /* used by xlv_session_new() alone */
+    const struct xlv_measure_boot *measure; /* NULL: nothing is measured */
+    const int *log_fd;                      /* the file that takes the log; NULL: none does */
     /* borrowed, must outlive the session */
     struct xlv_port *port;
     struct xlv_store *store;
@@ -91,6 +100,13 @@ struct xlv_session_status {
     uint64_t generation, sequence, commits;
     bool resumed; /* this process went on from the journal or from a kept state */
 };
+
+/*
+ * The file of an event log, as log_fd gets it: magic, u32 length, that many bytes.
+ * What lies behind is left from longer ones. Length 0: nothing was measured.
+ */
+#define XLV_LOG_FILE_MAGIC 0x474f4c58u /* "XLOG" */
+#define XLV_LOG_FILE_HEADER 8u
 
 enum xlv_session_step {
     XLV_STEP_INSPECT,

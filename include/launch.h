@@ -18,6 +18,11 @@
  *           daemon listens on it before it sends it, so a refused connection
  *           always means that nobody has it any more; the backend calls listen()
  *           again, which makes SO_PEERCRED tell of it
+ *     4     the event log (serve, where has_log says so): where the process that begins
+ *           the boot writes what it measured, before it extends anything
+ *     5, 6  the kernel and the ramdisk, read-only (where measure is FILES, the
+ *           second where has_ramdisk says so)
+ *   All of the last three are closed before the first byte of a guest is read.
  *
  *   backend                                    daemon
  *                            <- LAUNCH         once, first
@@ -60,7 +65,7 @@
 #define XLV_LAUNCH_FD 3
 #define XLV_LAUNCH_MAGIC 0x4d545658u /* "XVTM" */
 #define XLV_LAUNCH_VERSION 3u
-#define XLV_LAUNCH_FDS_MAX 4u
+#define XLV_LAUNCH_FDS_MAX 7u
 
 #define XLV_KEY_SIZE 32u
 
@@ -96,6 +101,17 @@ enum xlv_boot {
     XLV_BOOT_KEPT = 2,  /* it was restored: goes on from the kept state, or not at all */
 };
 
+/*
+ * What the process that begins a boot extends before it (backend/measure.h). One
+ * that goes on with a boot extends nothing, whatever is said here; one that has to
+ * begin again in the middle of a boot, as its state is lost, measures an error.
+ */
+enum xlv_measure_what {
+    XLV_MEASURE_OFF = 0,
+    XLV_MEASURE_FILES = 1,
+    XLV_MEASURE_ERROR = 2, /* it is not known what was booted; cmdline says why */
+};
+
 /* values of the registry and of this message alike */
 enum xlv_tpm_version { XLV_TPM_1_2 = 12, XLV_TPM_2_0 = 20 };
 
@@ -124,6 +140,11 @@ struct xlv_msg_launch {
     /* who to become after everything is open; 0: stay (not started as root) */
     uint32_t uid, gid;
     uint32_t log_level; /* enum xlv_log_level */
+    /* boot measurement (serve); texts are NUL-terminated, names are for the log */
+    uint32_t measure; /* enum xlv_measure_what */
+    uint32_t has_log, has_ramdisk;
+    char kernel[XLV_FILE_NAME_MAX + 1], ramdisk[XLV_FILE_NAME_MAX + 1];
+    char cmdline[XLV_COMMAND_LINE_MAX + 1];
     uint8_t instance_key[XLV_KEY_SIZE]; /* of the store, see docs/formats.md */
     uint8_t journal_key[XLV_KEY_SIZE];
 };

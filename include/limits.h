@@ -61,6 +61,15 @@
 #define XLV_HANDOVER_PEER_MAX 255u
 
 /*
+ * Boot measurement. A command line: Linux takes 2048 bytes on x86, 4096 at most
+ * elsewhere. A file's name in the log is for people: what is longer is cut. The
+ * toolstack's configuration of a domain: a few KB, more with hundreds of disks.
+ */
+#define XLV_COMMAND_LINE_MAX 4096u
+#define XLV_FILE_NAME_MAX 511u
+#define XLV_DOMAIN_CONFIG_MAX (1024u * 1024u)
+
+/*
  * One entry of `vtpm = [ ... ]`: two keys, a uuid and a domain name. xl has no
  * limit, so a longer one is parsed as xl does, with a warning.
  */

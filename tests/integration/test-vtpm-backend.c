@@ -6,6 +6,7 @@
  */
 #include "config.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -28,6 +30,7 @@
 
 #include <cmocka.h>
 
+#include "backend/session.h"
 #include "backend/store.h"
 #include "common/fd.h"
 #include "include/launch.h"
@@ -407,7 +410,7 @@ static void a_launch_out_of_bounds_is_refused(void **state)
 {
     struct world *w = *state;
 
-    for (unsigned i = 0; i < 13; i++) {
+    for (unsigned i = 0; i < 18; i++) {
         struct xlv_msg_launch m = launch_message(w, XLV_LAUNCH_SERVE);
         union message got;
 
@@ -424,7 +427,12 @@ static void a_launch_out_of_bounds_is_refused(void **state)
         case 9: m.max_locality = XLV_LOCALITY_MAX + 1; break;
         case 10: m.log_level = 5; break;
         case 11: m.uid = NOBODY; break; /* without a gid */
-        default: m.mode = XLV_LAUNCH_MANUFACTURE; break; /* with four descriptors */
+        case 12: m.mode = XLV_LAUNCH_MANUFACTURE; break; /* with four descriptors */
+        case 13: m.measure = XLV_MEASURE_FILES; break;   /* without the file */
+        case 14: m.has_log = 1; break;                   /* without the log */
+        case 15: m.measure = XLV_MEASURE_ERROR + 1; break;
+        case 16: memset(m.cmdline, 'c', sizeof(m.cmdline)); break;
+        default: memset(m.kernel, 'k', sizeof(m.kernel)); break;
         }
         spawn(w);
         if (i == 12) {
@@ -914,6 +922,81 @@ static void nothing_alarming_is_logged_at_a_first_boot(void **state)
     }
 }
 
+static int descriptors_of(pid_t pid)
+{
+    char path[64];
+    struct dirent *entry;
+    int count = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while ((entry = readdir(dir)))
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count;
+}
+
+/* As the daemon does it: the files by descriptors, which are read in the sandbox. */
+static void a_boot_is_measured_in_the_sandbox(void **state)
+{
+    static uint8_t kernel[3 * 1024 * 1024 + 1], bytes[XLV_LOG_FILE_HEADER + XLV_EVENTLOG_MAX];
+    struct world *w = *state;
+    struct xlv_msg_launch m = launch_message(w, XLV_LAUNCH_SERVE);
+    struct xlv_digests digests, pcrs[XLV_PCRS];
+    enum xlv_tpm_version version;
+    int files[3], fds[7] = { w->slots[0], w->slots[1], w->journal }, plain;
+    struct answer a;
+    uint32_t length;
+
+    for (unsigned i = 0; i < 3; i++) {
+        files[i] = memfd_create("file", MFD_CLOEXEC);
+        assert_true(files[i] >= 0);
+        fds[4 + i] = files[i];
+    }
+    memset(kernel, 'k', sizeof(kernel));
+    assert_int_equal(write(files[1], kernel, sizeof(kernel)), sizeof(kernel));
+    assert_int_equal(write(files[2], "ramdisk", 7), 7);
+    assert_int_equal(lseek(files[1], 0, SEEK_SET), 0);
+    assert_int_equal(lseek(files[2], 0, SEEK_SET), 0);
+    manufacture(w, XLV_TPM_2_0);
+    m.measure = XLV_MEASURE_FILES;
+    m.has_log = m.has_ramdisk = 1;
+    strcpy(m.kernel, "/boot/vmlinuz");
+    strcpy(m.ramdisk, "/boot/initrd.img");
+    strcpy(m.cmdline, "quiet");
+    spawn(w);
+    new_listener(w);
+    fds[3] = w->listener;
+    assert_int_equal(xlv_send_message(w->socket, &m, sizeof(m), fds, 7), 0);
+    expect(w, XLV_MSG_READY, NULL);
+
+    assert_true(pread(files[0], bytes, sizeof(bytes), 0) > (ssize_t)XLV_LOG_FILE_HEADER);
+    memcpy(&length, bytes + 4, 4);
+    assert_int_equal(xlv_measure_replay(bytes + XLV_LOG_FILE_HEADER, length, &version, pcrs), 0);
+    for (unsigned pcr = 8; pcr <= 9; pcr++) {
+        assert_int_equal(ask(w, tpm2_pcr_read(pcr), &a), 0);
+        assert_memory_equal(a.b + a.n - 32, pcrs[pcr].of[XLV_HASH_SHA256], 32);
+    }
+    /* the log has the digest of all of the kernel */
+    assert_int_equal(xlv_digest(XLV_BANK_SHA256, kernel, sizeof(kernel), &digests),
+                     0);
+    assert_non_null(memmem(bytes, length, digests.of[XLV_HASH_SHA256], 32));
+
+    /* the process that the guest may take over has none of the three any more */
+    plain = descriptors_of(w->pid);
+    kill(w->pid, SIGKILL);
+    (void)exit_status(w);
+    serve(w);
+    assert_int_equal(descriptors_of(w->pid), plain);
+    assert_int_equal(ask(w, tpm2_pcr_read(9), &a), 0);
+    assert_memory_equal(a.b + a.n - 32, pcrs[9].of[XLV_HASH_SHA256], 32);
+    stop(w, XLV_STOP_DOMAIN_END);
+    for (unsigned i = 0; i < 3; i++)
+        close(files[i]);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
 
 int main(void)
@@ -932,6 +1015,7 @@ int main(void)
         T(nonsense_from_a_daemon_costs_its_connection_only),
         T(sigterm_is_an_orderly_stop),
         T(pcrs_survive_a_kill_and_not_a_reboot),
+        T(a_boot_is_measured_in_the_sandbox),
         T(killed_at_random_times_it_counts_right),
         T(a_storm_of_events_does_not_eat_a_cpu),
         T(a_long_command_is_cancelled),

@@ -93,6 +93,9 @@ struct machine {
     struct xlv_port port;
     struct xlv_ring_id ring;
     uint32_t max_locality;
+    bool measured; /* its boots are, as measure says */
+    struct xlv_measure_boot measure;
+    int log_fd;
     /* of the process */
     struct xlv_store *store;
     struct xlv_journal *journal;
@@ -129,6 +132,7 @@ static void new_machine_with_empty_store(struct machine *m, enum xlv_tpm_version
     m->boot = XLV_BOOT_FRESH;
     m->ring = (struct xlv_ring_id){ .domid = 5, .ring_ref = 17, .event_channel = 23 };
     m->journal_fd = temporary();
+    m->log_fd = -1;
     for (unsigned i = 0; i < 2; i++) {
         m->slots[i] = temporary();
         OK(xlv_store_prepare(m->slots[i], &e));
@@ -157,6 +161,8 @@ static int try_start(struct machine *m, struct xlv_error *e)
         .boot = m->boot,
         .ring = m->ring,
         .max_locality = m->max_locality,
+        .measure = m->measured ? &m->measure : NULL,
+        .log_fd = m->log_fd < 0 ? NULL : &m->log_fd,
         .port = &m->port,
     };
     int r = xlv_store_new(&m->store, m->slots, &uuid, store_key, e);
@@ -1913,6 +1919,197 @@ static int drop_factories(void **state)
     return 0;
 }
 
+/* --- measured boots ---------------------------------------------------------- */
+
+/* The machine's next boots are with this kernel and command line. */
+static void boot_with(struct machine *m, const char *kernel, const char *cmdline)
+{
+    if (m->measured)
+        close(m->measure.kernel_fd);
+    else
+        m->log_fd = temporary();
+    m->measured = true;
+    m->measure = (struct xlv_measure_boot){ .kernel = "vmlinuz", .cmdline = cmdline,
+                                            .kernel_fd = temporary() };
+    assert_int_equal(write(m->measure.kernel_fd, kernel, strlen(kernel)), strlen(kernel));
+}
+
+/* Of the extends of a start, this one (from 1) fails, as if we were killed in it; 0: none. */
+static unsigned fail_extend;
+
+int __real_xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xlv_error *e);
+int __wrap_xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xlv_error *e);
+
+int __wrap_xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xlv_error *e)
+{
+    if (fail_extend && !--fail_extend)
+        return xlv_fail(e, XLV_E_TPM, "killed here");
+    return __real_xlv_engine_extend(pcr, digests, e);
+}
+
+/* A process gets the file anew each time. */
+static void start_measured(struct machine *m)
+{
+    assert_int_equal(lseek(m->measure.kernel_fd, 0, SEEK_SET), 0);
+    start(m);
+}
+
+static void end_measured(struct machine *m)
+{
+    close(m->measure.kernel_fd);
+    close(m->log_fd);
+    end(m);
+}
+
+/* The TPM's PCR, and the same as the log has it. */
+static void same_in_the_log(struct machine *m, unsigned pcr, uint8_t value[32])
+{
+    uint8_t bytes[XLV_LOG_FILE_HEADER + XLV_EVENTLOG_MAX];
+    enum xlv_tpm_version version;
+    struct xlv_digests pcrs[XLV_PCRS];
+    const bool v2 = m->version == XLV_TPM_2_0;
+    struct answer a;
+    uint32_t length;
+    ssize_t n = pread(m->log_fd, bytes, sizeof(bytes), 0);
+
+    assert_true(n >= (ssize_t)XLV_LOG_FILE_HEADER);
+    memcpy(&length, bytes + 4, 4);
+    assert_in_range(length, 1, (size_t)n - XLV_LOG_FILE_HEADER);
+    assert_int_equal(xlv_measure_replay(bytes + XLV_LOG_FILE_HEADER, length, &version, pcrs), 0);
+    assert_int_equal(version, m->version);
+    good(m, v2 ? tpm2_pcr_read(pcr) : tpm12_pcr_read(pcr), &a);
+    memset(value, 0, 32);
+    memcpy(value, a.b + a.n - (v2 ? 32 : 20), v2 ? 32 : 20);
+    assert_memory_equal(value, pcrs[pcr].of[v2 ? XLV_HASH_SHA256 : XLV_HASH_SHA1], v2 ? 32 : 20);
+}
+
+static void a_boot_is_measured_once(void **unused)
+{
+    static const enum xlv_tpm_version versions[] = { XLV_TPM_2_0, XLV_TPM_1_2 };
+
+    (void)unused;
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t files[32], line[32], again[32];
+        struct machine m;
+
+        new_machine(&m, versions[i]);
+        boot_with(&m, "kernel", "quiet");
+        start_measured(&m);
+        same_in_the_log(&m, 9, files);
+        same_in_the_log(&m, 8, line);
+        assert_memory_not_equal(files, line, 20);
+        /* a process that follows a killed one, on another ring, or with another file: not again */
+        kill_it(&m);
+        boot_with(&m, "another kernel", "loud");
+        m.ring.ring_ref++;
+        memset(m.port.page, 0, sizeof(m.port.page));
+        start_measured(&m);
+        assert_true(status(&m).resumed);
+        same_in_the_log(&m, 9, again);
+        assert_memory_equal(again, files, 32);
+        kill_it(&m);
+        /* the next boot is with that */
+        m.ring.domid++;
+        start_measured(&m);
+        same_in_the_log(&m, 9, again);
+        assert_memory_not_equal(again, files, 20);
+        same_in_the_log(&m, 8, again);
+        assert_memory_not_equal(again, line, 20);
+        /* and one with the first leads to the first PCRs */
+        kill_it(&m);
+        boot_with(&m, "kernel", "quiet");
+        m.ring.domid++;
+        start_measured(&m);
+        same_in_the_log(&m, 9, again);
+        assert_memory_equal(again, files, 32);
+        same_in_the_log(&m, 8, again);
+        assert_memory_equal(again, line, 32);
+        end_measured(&m);
+    }
+}
+
+static void a_boot_that_is_not_measured_has_no_log(void **unused)
+{
+    uint8_t bytes[XLV_LOG_FILE_HEADER];
+    struct answer a;
+    struct machine m;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    boot_with(&m, "kernel", "quiet");
+    start_measured(&m);
+    kill_it(&m);
+    m.measured = false;
+    m.ring.domid++;
+    start(&m);
+    good(&m, tpm2_pcr_read(9), &a);
+    for (unsigned i = 0; i < 32; i++)
+        assert_int_equal(a.b[a.n - 32 + i], 0);
+    assert_int_equal(pread(m.log_fd, bytes, sizeof(bytes), 0), sizeof(bytes));
+    assert_memory_equal(bytes, "XLOG\0\0\0\0", 8);
+    end_measured(&m);
+}
+
+static void a_start_that_is_killed_amid_the_extends_starts_again(void **unused)
+{
+    uint8_t whole[32], files[32];
+    struct machine m;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    boot_with(&m, "kernel", "quiet");
+    start_measured(&m);
+    same_in_the_log(&m, 9, whole);
+    kill_it(&m);
+    for (unsigned k = 1; k <= 5; k++) {
+        struct xlv_error why = XLV_ERROR_INIT;
+
+        m.ring.domid++;
+        memset(m.port.page, 0, sizeof(m.port.page));
+        assert_int_equal(lseek(m.measure.kernel_fd, 0, SEEK_SET), 0);
+        fail_extend = k;
+        /* kernel, separator, command line, separator; the fifth is none */
+        assert_int_equal(try_start(&m, &why), k <= 4 ? XLV_E_TPM : 0);
+        assert_int_equal(fail_extend, k <= 4 ? 0 : 1);
+        fail_extend = 0;
+        kill_it(&m);
+        start_measured(&m);
+        same_in_the_log(&m, 9, files);
+        assert_memory_equal(files, whole, 32);
+        kill_it(&m);
+    }
+    end_measured(&m);
+}
+
+static void a_state_that_is_lost_amid_the_boot_does_not_look_measured(void **unused)
+{
+    uint8_t files[32], after[32], untold[32];
+    struct machine m;
+    off_t size;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    boot_with(&m, "kernel", "quiet");
+    start_measured(&m);
+    same_in_the_log(&m, 9, files);
+    kill_it(&m);
+    size = lseek(m.journal_fd, 0, SEEK_END);
+    for (off_t at = 4096; at < size; at += 4096)
+        flip(m.journal_fd, at + 300);
+    start_measured(&m);
+    assert_false(status(&m).resumed);
+    same_in_the_log(&m, 9, after);
+    assert_memory_not_equal(after, files, 32);
+    kill_it(&m);
+    /* the same as a boot of which nothing is known */
+    m.measure.error = "nobody knows";
+    m.ring.domid++;
+    start_measured(&m);
+    same_in_the_log(&m, 9, untold);
+    assert_memory_equal(untold, after, 32);
+    end_measured(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1949,6 +2146,10 @@ int main(void)
         cmocka_unit_test(the_same_request_again_is_a_new_command),
         cmocka_unit_test(a_cancel_after_the_execution_still_gets_the_answer),
         cmocka_unit_test(a_killed_start_starts_again),
+        cmocka_unit_test(a_boot_is_measured_once),
+        cmocka_unit_test(a_boot_that_is_not_measured_has_no_log),
+        cmocka_unit_test(a_start_that_is_killed_amid_the_extends_starts_again),
+        cmocka_unit_test(a_state_that_is_lost_amid_the_boot_does_not_look_measured),
         cmocka_unit_test(a_command_that_kills_is_given_up),
         cmocka_unit_test(attempts_that_end_are_not_counted_together),
         cmocka_unit_test(a_tpm_that_fails_is_put_back),
