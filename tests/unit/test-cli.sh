@@ -222,12 +222,12 @@ run list
 ok "a socket without a daemon is no obstacle" code 0
 
 # --- the library ---
-so=$build/.libs/libxlvtpm.so.0
+so=$build/.libs/libxlvtpm.so.1
 declared=$(sed -n 's/^[a-z].*[ *]\(xlvtpm_[a-z_]*\)(.*/\1/p' "$src/include/libxl-vtpm.h" |
     grep -v -e '^xlvtpm_spec_to_libxl$' -e '^xlvtpm_attach$' | sort)
 exported=$(nm -D --defined-only "$so" | sed -n 's/.* T \([^@]*\)@@.*/\1/p' | sort)
 ok "libxlvtpm exports what its header declares, and nothing else" is "$exported" "$declared"
-ok "libxlvtpm has its soname" has "$(objdump -p "$so")" "SONAME               libxlvtpm.so.0"
+ok "libxlvtpm has its soname" has "$(objdump -p "$so")" "SONAME               libxlvtpm.so.1"
 ok "libxlvtpm depends on no version of Xen" is "$(objdump -p "$so" | grep -c 'NEEDED.*libxen')" 0
 for name in $declared xlvtpm_attach xlvtpm_spec_to_libxl; do
     grep -q "$name" "$src/man/libxlvtpm.3" || echo "$name"
