@@ -226,6 +226,10 @@ static int certify(const struct xlv_msg_endorsement *keys,
         certificates->h.version != XLV_LAUNCH_VERSION ||
         certificates->h.type != XLV_MSG_CERTIFICATES)
         return xlv_fail(e, XLV_E_INVALID, "xl-vtpmd sent something else than certificates");
+    if (certificates->code)
+        return xlv_fail(e, certificates->code, "%.*s",
+                        (int)strnlen(certificates->text, sizeof(certificates->text)),
+                        certificates->text);
     return 0;
 }
 

@@ -35,6 +35,10 @@
 #define TPM_CC_FLUSH_CONTEXT 0x165u
 #define TPM_CC_GET_CAPABILITY 0x17au
 #define TPM_CAP_PCRS 5u
+#define TPM_CAP_TPM_PROPERTIES 6u
+#define TPM_PT_REVISION 0x102u
+#define TPM_PT_MANUFACTURER 0x105u
+#define TPM_PT_FIRMWARE_VERSION_1 0x10bu
 
 #define TPM_ALG_RSA 0x0001u
 #define TPM_ALG_SHA1 0x0004u
@@ -303,6 +307,44 @@ static int make_keys(struct xlv_msg_endorsement *keys, struct xlv_error *e)
     return r;
 }
 
+/* TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES) of one property. */
+static int get_property(uint32_t property, uint32_t *value, struct xlv_error *e)
+{
+    uint8_t request[22];
+    struct xlv_bytes c = xlv_bytes_writer(request, sizeof(request));
+    const uint8_t *response;
+    size_t length;
+    int r;
+
+    xlv_put_u16_be(&c, 0x8001); /* TPM_ST_NO_SESSIONS */
+    xlv_put_u32_be(&c, sizeof(request));
+    xlv_put_u32_be(&c, TPM_CC_GET_CAPABILITY);
+    xlv_put_u32_be(&c, TPM_CAP_TPM_PROPERTIES);
+    xlv_put_u32_be(&c, property);
+    xlv_put_u32_be(&c, 1);
+    r = xlv_manufacture_send("TPM2_GetCapability", request, sizeof(request), &response, &length,
+                             e);
+    if (r)
+        return r;
+    c = xlv_bytes_reader(response, length);
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 1 + 4 + 4);
+    if (xlv_get_u32_be(&c) != property)
+        return xlv_fail(e, XLV_E_TPM, "the new TPM does not tell its property 0x%x", property);
+    *value = xlv_get_u32_be(&c);
+    return 0;
+}
+
+static int describe(struct xlv_msg_endorsement *keys, struct xlv_error *e)
+{
+    int r = get_property(TPM_PT_MANUFACTURER, &keys->manufacturer, e);
+
+    if (!r)
+        r = get_property(TPM_PT_FIRMWARE_VERSION_1, &keys->firmware, e);
+    if (!r)
+        r = get_property(TPM_PT_REVISION, &keys->revision, e);
+    return r;
+}
+
 /* --- NV ------------------------------------------------------------------------ */
 
 static int store_certificate(uint32_t index, const uint8_t *der, uint32_t length,
@@ -430,6 +472,8 @@ int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
 
     if (!r)
         r = make_keys(&keys, e);
+    if (!r)
+        r = describe(&keys, e);
     if (!r)
         r = xlv_manufacture_certify(how, &keys, &certificates, e);
     if (!r)

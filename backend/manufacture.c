@@ -95,6 +95,28 @@ static int create_ek(struct xlv_msg_endorsement *keys, struct xlv_error *e)
     return 0;
 }
 
+/* TPM_GetCapability(TPM_CAP_VERSION_VAL): TPM_CAP_VERSION_INFO, Part 2, 21.6 */
+static int describe(struct xlv_msg_endorsement *keys, struct xlv_error *e)
+{
+    static const uint8_t get_version[] = { 0, 0xc1, 0, 0, 0, 18, 0, 0, 0, 0x65, 0, 0, 0, 0x1a,
+                                           0, 0, 0, 0 };
+    const uint8_t *response;
+    struct xlv_bytes c;
+    size_t length;
+    int r = xlv_manufacture_send("TPM_GetCapability", get_version, sizeof(get_version), &response,
+                                 &length, e);
+
+    if (r)
+        return r;
+    c = xlv_bytes_reader(response, length);
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4 + 2); /* size, tag */
+    keys->firmware = xlv_get_u32_be(&c);                 /* major, minor, revision of both */
+    (void)xlv_get_view(&c, 2 + 1);                       /* specLevel, errataRev */
+    keys->manufacturer = xlv_get_u32_be(&c);
+    keys->revision = 116; /* of the specification, which a TPM 1.2 does not tell */
+    return xlv_bytes_ok(&c) ? 0 : xlv_fail(e, XLV_E_TPM, "the new TPM does not tell its version");
+}
+
 static int store_certificate(const uint8_t *der, size_t length, struct xlv_error *e)
 {
     uint8_t stored[XLV_CERTIFICATE_MAX], out[XLV_COMMAND_MAX + NV_PIECE];
@@ -146,6 +168,8 @@ int xlv_manufacture_1_2(const struct xlv_manufacture *how, struct xlv_error *e)
         r = send("TPM_PhysicalSetDeactivated", out, xlv_command_physical_activate(out), e);
     if (!r)
         r = create_ek(&keys, e);
+    if (!r)
+        r = describe(&keys, e);
     if (!r)
         r = xlv_manufacture_certify(how, &keys, &certificates, e);
     if (!r && certificates.certificate[XLV_EK_RSA_2048].length)

@@ -2,8 +2,8 @@
 /*
  * The control socket of xl-vtpmd: <run-dir>/control.sock, SOCK_SEQPACKET,
  * mode 0600, peers checked by SO_PEERCRED; with control-group mode 0660, and its
- * members (SO_PEERGROUPS) get "refused" for what is not list, show, check or
- * status.
+ * members (SO_PEERGROUPS) get "refused" for what is not list, show, ek-cert, check
+ * or status.
  *
  * A message is one JSON object in UTF-8, at most XLV_CONTROL_REQUEST_MAX bytes
  * towards the daemon and XLV_CONTROL_MESSAGE_MAX from it. The kernel bounds a
@@ -27,6 +27,7 @@
  * are an error "invalid"):
  *     list                    array of instances, see "instance"
  *     show   {uuid|number}    instance
+ *     ek-cert {uuid|number}   instance, with keys and certificates (PEM) in "endorsement"
  *     create {uuid?, tpm_version?, label?}         instance
  *     bind   {domain, devid?, uuid|number}         instance
  *     unbind {domain, devid?}                      null
@@ -48,6 +49,9 @@
  *            device: null | {domid, devid, state, pid, generation, commands,
  *                            commits, recovered, attached},
  *            last_refusal: null | {time, domid, devid, reason}}
+ * show has also endorsement: [{kind, key_fingerprint?, serial?, certificate_fingerprint?}], what
+ * was noted when its TPM was made; ek-cert there public_key? and certificate?. kind: "rsa2048",
+ * "p384", "p256" or "platform"; fingerprints are SHA-256 of the DER in hex.
  * life: "new", "ready", "quarantined". origin: "automatic" (made at the use of
  * the instance) or "administrator" (by bind). Times are RFC 3339 in UTC or null.
  *

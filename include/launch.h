@@ -167,6 +167,9 @@ enum xlv_ek { XLV_EK_RSA_2048, XLV_EK_P384, XLV_EK_P256, XLV_EKS };
 
 struct xlv_msg_endorsement {
     struct xlv_msg_header h;
+    /* what the TPM says of itself: TPM_PT_MANUFACTURER, TPM_PT_FIRMWARE_VERSION_1 and
+     * TPM_PT_REVISION of 2.0, or what 1.2 has of it */
+    uint32_t manufacturer, firmware, revision;
     struct {
         uint32_t length; /* 256, 96, 64; 0: there is no such key */
         uint8_t bytes[XLV_EK_PUBLIC_MAX];
@@ -179,6 +182,8 @@ struct xlv_msg_endorsement {
 
 struct xlv_msg_certificates {
     struct xlv_msg_header h;
+    int32_t code;            /* 0, or why there are none: the manufacture ends with it */
+    char text[XLV_TEXT_MAX]; /* for people, NUL-terminated */
     struct {
         uint32_t length; /* at most XLV_CERTIFICATE_MAX; 0: none */
         uint8_t der[XLV_CERTIFICATE_MAX];

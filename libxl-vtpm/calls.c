@@ -12,6 +12,7 @@
 #include <json-c/json.h>
 
 #include "libxl-vtpm/control.h"
+#include "libxl-vtpm/endorsement.h"
 
 /* json-c takes ownership only on success; here it is taken always. */
 static bool add(struct json_object *object, const char *key, struct json_object *value)
@@ -265,13 +266,41 @@ static int call_list(const struct xlv_calls *c, struct json_object *request,
     return rc;
 }
 
+/* All there is about one instance; pem: its keys and certificates, too. */
+static int show(const struct xlv_calls *c, const struct xlv_instance *instance, bool pem,
+                struct json_object **result, struct xlv_error *e)
+{
+    struct json_object *endorsement;
+    int rc = full_json(c, instance, result, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_endorsement_to_json(c->registry, instance->number, pem, &endorsement, e);
+    if (!rc && !add(*result, "endorsement", endorsement))
+        rc = no_memory(e);
+    if (rc) {
+        json_object_put(*result);
+        *result = NULL;
+    }
+    return rc;
+}
+
 static int call_show(const struct xlv_calls *c, struct json_object *request,
                      struct json_object **result, struct xlv_error *e)
 {
     struct xlv_instance instance;
     int rc = get_instance(c, request, &instance, e);
 
-    return rc ? rc : full_json(c, &instance, result, e);
+    return rc ? rc : show(c, &instance, false, result, e);
+}
+
+static int call_ek_cert(const struct xlv_calls *c, struct json_object *request,
+                        struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    int rc = get_instance(c, request, &instance, e);
+
+    return rc ? rc : show(c, &instance, true, result, e);
 }
 
 static int need_registry(const struct xlv_calls *c, struct xlv_error *e)
@@ -486,6 +515,7 @@ static const struct {
     { "list", call_list },     { "show", call_show },   { "create", call_create },
     { "bind", call_bind },     { "unbind", call_unbind }, { "check", call_check },
     { "status", call_status }, { "release", call_release }, { "accept", call_accept },
+    { "ek-cert", call_ek_cert },
 };
 
 struct json_object *xlv_calls_answer(const struct xlv_calls *calls, struct json_object *request)

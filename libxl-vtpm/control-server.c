@@ -132,7 +132,7 @@ static bool shows_figures(struct json_object *request)
 
 static bool changes_nothing(struct json_object *request)
 {
-    static const char *const looking[] = { "list", "show", "check", "status" };
+    static const char *const looking[] = { "list", "show", "check", "status", "ek-cert" };
     struct json_object *call;
 
     if (!json_object_object_get_ex(request, "call", &call) ||

@@ -16,6 +16,7 @@
 
 #include "backend/store.h"
 #include "common/fd.h"
+#include "libxl-vtpm/ca.h"
 
 /* Processes that make TPMs at the same time: RSA keys take a processor each. */
 #define MAKERS_MAX 4u
@@ -23,6 +24,7 @@
 struct xlv_instances {
     struct xlv_instances_config c;
     void *tree; /* of struct xlv_slot, by number */
+    struct xlv_ca *ca; /* NULL: not needed so far, or none */
     unsigned makers;
     struct xlv_slot *make_first, *make_last;
 };
@@ -65,6 +67,7 @@ void xlv_instances_free(struct xlv_instances *is)
     if (!is)
         return;
     tdestroy(is->tree, slot_free);
+    xlv_ca_free(is->ca);
     free(is);
 }
 
@@ -631,14 +634,75 @@ static void on_maker_gone(struct xlv_child *child, const struct xlv_child_end *e
     make_more(is);
 }
 
+/* The CA, opened when it is first needed: so a mistake with it can be mended while we run. */
+static int open_ca(struct xlv_instances *is, struct xlv_error *e)
+{
+    struct xlv_error why = XLV_ERROR_INIT;
+    bool any;
+    int rc;
+
+    if (is->ca)
+        return 0;
+    rc = xlv_ca_open(&is->ca, is->c.settings, &why);
+    if (rc != XLV_E_NOT_FOUND)
+        return rc ? xlv_fail(e, rc, "%s", why.text) : 0;
+    /* one that is gone is not replaced in silence: others trust it */
+    rc = xlv_registry_signed(is->c.registry, &any, e);
+    if (!rc && any)
+        rc = xlv_fail(e, XLV_E_NOT_FOUND, "the CA that signed for the TPMs of this host is gone: "
+                      "put %s and %s back, or make a new one with `xl-vtpm ca init`",
+                      is->c.settings->ca_key, is->c.settings->ca_certificate);
+    if (!rc)
+        rc = xlv_ca_make(is->c.settings, e);
+    if (!rc)
+        rc = xlv_ca_open(&is->ca, is->c.settings, e);
+    if (!rc)
+        xlv_log(XLV_LOG_NOTICE, "made a CA for the TPMs of this host: %s, SHA-256 %s",
+                xlv_ca_subject(is->ca), xlv_ca_fingerprint(is->ca));
+    return rc;
+}
+
+/* Nothing of it leaves this process before the registry has it, durably. */
+static int endorse(struct xlv_slot *slot, const struct xlv_msg_endorsement *keys,
+                   struct xlv_msg_certificates *m, struct xlv_error *e)
+{
+    static struct xlv_endorsement endorsement; /* large for a stack */
+    struct xlv_instances *is = slot->owner;
+    int rc;
+
+    if (!is->c.settings->ca_key[0]) {
+        rc = xlv_ca_keys(keys, &endorsement, e);
+    } else {
+        rc = open_ca(is, e);
+        if (!rc)
+            rc = xlv_ca_endorse(is->ca, slot->info.tpm_version, keys, &endorsement, e);
+    }
+    if (!rc)
+        rc = xlv_registry_endorse(is->c.registry, slot->number, &endorsement, e);
+    for (unsigned i = 0; !rc && i < XLV_CERTIFICATES; i++) {
+        m->certificate[i].length = (uint32_t)endorsement.certificate[i].length;
+        memcpy(m->certificate[i].der, endorsement.certificate[i].der,
+               endorsement.certificate[i].length);
+    }
+    return rc;
+}
+
 static void on_endorsement(struct xlv_child *child, const struct xlv_msg_endorsement *keys,
                            void *opaque)
 {
-    static struct xlv_msg_certificates none;
+    static struct xlv_msg_certificates m; /* large for a stack */
+    struct xlv_error e = XLV_ERROR_INIT;
+    int rc;
 
-    (void)keys;
-    (void)opaque;
-    xlv_child_certify(child, &none);
+    memset(&m, 0, sizeof(m));
+    rc = endorse(opaque, keys, &m, &e);
+    if (rc) {
+        /* whatever it is, it is no fault of the instance's and may be mended while we run */
+        m.code = -EAGAIN;
+        snprintf(m.text, sizeof(m.text), "no certificates for it: %s",
+                 e.text[0] ? e.text : xlv_strerror(rc));
+    }
+    xlv_child_certify(child, &m);
 }
 
 static const struct xlv_child_ops maker_ops = {

@@ -82,7 +82,23 @@ static const char *const migrations[] = {
     "ALTER TABLE instance ADD COLUMN handover TEXT NOT NULL DEFAULT ''"
     "  CHECK (handover IN ('', 'departing', 'departed', 'arriving'));"
     "ALTER TABLE instance ADD COLUMN handover_token TEXT NOT NULL DEFAULT '';"
-    "ALTER TABLE instance ADD COLUMN handover_peer TEXT NOT NULL DEFAULT '';",
+    "ALTER TABLE instance ADD COLUMN handover_peer TEXT NOT NULL DEFAULT '';"
+    /* endorsement keys, and every certificate that was ever signed: so no foreign key there */
+    "CREATE TABLE ek ("
+    "  instance INTEGER NOT NULL REFERENCES instance (number) ON DELETE CASCADE,"
+    "  kind TEXT NOT NULL CHECK (kind IN ('rsa2048', 'p384', 'p256')),"
+    "  public BLOB NOT NULL,"
+    "  fingerprint TEXT NOT NULL,"
+    "  PRIMARY KEY (instance, kind)) WITHOUT ROWID;"
+    "CREATE TABLE certificate ("
+    "  serial TEXT PRIMARY KEY CHECK (length(serial) = 32),"
+    "  instance INTEGER NOT NULL,"
+    "  kind TEXT NOT NULL CHECK (kind IN ('rsa2048', 'p384', 'p256', 'platform')),"
+    "  signed INTEGER NOT NULL,"
+    "  in_use INTEGER NOT NULL,"
+    "  der BLOB NOT NULL,"
+    "  fingerprint TEXT NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX certificate_instance ON certificate (instance);",
 };
 #define SCHEMA ((int)(sizeof(migrations) / sizeof(migrations[0])))
 
@@ -111,6 +127,18 @@ static const char *const origin_names[] = {
     [XLV_BINDING_AUTOMATIC] = "automatic",
     [XLV_BINDING_ADMINISTRATOR] = "administrator",
 };
+
+static const char *const certificate_names[] = {
+    [XLV_EK_RSA_2048] = "rsa2048",
+    [XLV_EK_P384] = "p384",
+    [XLV_EK_P256] = "p256",
+    [XLV_CERTIFICATE_PLATFORM] = "platform",
+};
+
+const char *xlv_certificate_name(unsigned kind)
+{
+    return certificate_names[kind];
+}
 
 const char *xlv_rule_name(enum xlv_rule rule)
 {
@@ -1577,5 +1605,130 @@ int xlv_registry_each_binding(struct xlv_registry *r, uint64_t number,
         binding.origin = (enum xlv_binding_origin)origin;
         rc = visit(&binding, opaque);
     }
+    return rc;
+}
+
+/*
+ * Endorsement
+ */
+
+static int bind_blob(struct xlv_registry *r, sqlite3_stmt *stmt, int at,
+                     const struct xlv_document *document, const char *doing, struct xlv_error *e)
+{
+    if (sqlite3_bind_blob(stmt, at, document->der, (int)document->length, SQLITE_TRANSIENT) ==
+        SQLITE_OK)
+        return 0;
+    return sql_fail(r, e, doing);
+}
+
+/* One statement about an instance and a document of its; serial NULL: none. */
+static int put_document(struct xlv_registry *r, const char *sql, uint64_t number, unsigned kind,
+                        const struct xlv_document *document, const char *doing,
+                        struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt, sql, doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 2, certificate_names[kind], doing, e);
+    if (!rc)
+        rc = bind_blob(r, stmt, 3, document, doing, e);
+    if (!rc)
+        rc = bind_text(r, stmt, 4, document->fingerprint, doing, e);
+    if (!rc && sqlite3_bind_parameter_count(stmt) > 4) {
+        rc = bind_text(r, stmt, 5, document->serial, doing, e);
+        if (!rc)
+            rc = bind_int(r, stmt, 6, time(NULL), doing, e);
+    }
+    return rc ? rc : run(r, stmt, doing, e);
+}
+
+static int about_instance(struct xlv_registry *r, const char *sql, uint64_t number,
+                          const char *doing, struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt, sql, doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    return rc ? rc : run(r, stmt, doing, e);
+}
+
+int xlv_registry_endorse(struct xlv_registry *r, uint64_t number,
+                         const struct xlv_endorsement *endorsement, struct xlv_error *e)
+{
+    static const char doing[] = "note the endorsement keys and certificates of an instance";
+    int rc = begin(r, doing, e);
+
+    if (rc)
+        return rc;
+    rc = about_instance(r, "DELETE FROM ek WHERE instance = ?1", number, doing, e);
+    if (!rc)
+        rc = about_instance(r, "UPDATE certificate SET in_use = 0 WHERE instance = ?1", number,
+                            doing, e);
+    for (unsigned i = 0; !rc && i < XLV_EKS; i++)
+        if (endorsement->key[i].length)
+            rc = put_document(r, "INSERT INTO ek (instance, kind, public, fingerprint)"
+                              " VALUES (?1, ?2, ?3, ?4)", number, i, &endorsement->key[i], doing,
+                              e);
+    for (unsigned i = 0; !rc && i < XLV_CERTIFICATES; i++)
+        if (endorsement->certificate[i].length)
+            rc = put_document(r, "INSERT INTO certificate (instance, kind, der, fingerprint,"
+                              " serial, signed, in_use) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1)",
+                              number, i, &endorsement->certificate[i], doing, e);
+    return end(r, rc, doing, e);
+}
+
+/* Rows of kind, DER, fingerprint, serial. */
+static int get_documents(struct xlv_registry *r, const char *sql, uint64_t number,
+                         struct xlv_document *documents, unsigned count, const char *doing,
+                         struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt, sql, doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    while (!rc && (rc = step(r, stmt, doing, e)) == 0) {
+        struct xlv_document *d;
+        int kind, length = sqlite3_column_bytes(stmt, 1);
+
+        if (!column_name(stmt, 0, certificate_names, count, &kind))
+            return bad_row(r, e, (int64_t)number, "kind of endorsement");
+        d = &documents[kind];
+        if (length < 1 || length > (int)sizeof(d->der) ||
+            !column_text(stmt, 2, d->fingerprint, sizeof(d->fingerprint)) ||
+            !column_text(stmt, 3, d->serial, sizeof(d->serial)))
+            return bad_row(r, e, (int64_t)number, "endorsement");
+        memcpy(d->der, sqlite3_column_blob(stmt, 1), (size_t)length);
+        d->length = (size_t)length;
+    }
+    return rc == XLV_E_NOT_FOUND ? 0 : rc;
+}
+
+int xlv_registry_endorsement(struct xlv_registry *r, uint64_t number,
+                             struct xlv_endorsement *endorsement, struct xlv_error *e)
+{
+    static const char doing[] = "read the endorsement keys and certificates of an instance";
+    int rc;
+
+    memset(endorsement, 0, sizeof(*endorsement));
+    rc = get_documents(r, "SELECT kind, public, fingerprint, '' FROM ek WHERE instance = ?1",
+                       number, endorsement->key, XLV_EKS, doing, e);
+    if (!rc)
+        rc = get_documents(r, "SELECT kind, der, fingerprint, serial FROM certificate"
+                           " WHERE instance = ?1 AND in_use = 1", number,
+                           endorsement->certificate, XLV_CERTIFICATES, doing, e);
+    return rc;
+}
+
+int xlv_registry_signed(struct xlv_registry *r, bool *any, struct xlv_error *e)
+{
+    int64_t found = 0;
+    int rc = get_int(r, "SELECT EXISTS (SELECT 1 FROM certificate)", &found, e);
+
+    *any = found != 0;
     return rc;
 }

@@ -33,6 +33,7 @@
 #define XLV_REGISTRY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/error.h"
@@ -206,6 +207,38 @@ int xlv_registry_expect(struct xlv_registry *registry, const struct xlv_uuid *uu
 int xlv_registry_move(struct xlv_registry *registry, uint64_t number, const char *token,
                       enum xlv_handover from, enum xlv_handover to, struct xlv_error *e);
 const char *xlv_handover_name(enum xlv_handover handover); /* "" held, "departing", ... */
+
+/*
+ * The endorsement keys of an instance's TPM and the certificates for them, as they were made
+ * with it. A serial number is here, durably, before a certificate with it leaves the process
+ * that signed it, and stays for ever; a second certificate with it fails.
+ *   endorse      in the place of what an earlier, interrupted manufacture noted
+ *   endorsement  what there is; nothing of an instance that was made elsewhere or by an
+ *                earlier version
+ */
+#define XLV_SERIAL_TEXT 33      /* 16 bytes in hex, NUL */
+#define XLV_FINGERPRINT_TEXT 65 /* SHA-256 of der in hex, NUL */
+
+struct xlv_document {
+    size_t length; /* 0: there is none */
+    uint8_t der[XLV_CERTIFICATE_MAX];
+    char fingerprint[XLV_FINGERPRINT_TEXT];
+    char serial[XLV_SERIAL_TEXT]; /* certificates only */
+};
+
+struct xlv_endorsement {
+    struct xlv_document key[XLV_EKS]; /* SubjectPublicKeyInfo */
+    struct xlv_document certificate[XLV_CERTIFICATES];
+};
+
+int xlv_registry_endorse(struct xlv_registry *registry, uint64_t number,
+                         const struct xlv_endorsement *endorsement, struct xlv_error *e);
+int xlv_registry_endorsement(struct xlv_registry *registry, uint64_t number,
+                             struct xlv_endorsement *endorsement, struct xlv_error *e);
+/* Was any certificate ever signed here? */
+int xlv_registry_signed(struct xlv_registry *registry, bool *any, struct xlv_error *e);
+/* enum xlv_ek, or XLV_CERTIFICATE_PLATFORM: "rsa2048", "p384", "p256", "platform" */
+const char *xlv_certificate_name(unsigned kind);
 
 /* Bindings. bind replaces an older binding of the same (domain, devid). */
 enum xlv_binding_origin { XLV_BINDING_AUTOMATIC, XLV_BINDING_ADMINISTRATOR };

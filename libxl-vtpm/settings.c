@@ -255,6 +255,50 @@ static int set_master_key(struct xlv_settings *s, const char *value, const struc
     return bad(at, e, value, "file:/ABSOLUTE/PATH, credential:NAME or none is needed");
 }
 
+static int set_ca_key(struct xlv_settings *s, const char *value, const struct place *at,
+                      struct xlv_error *e)
+{
+    size_t scheme = strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
+
+    if (!strcmp(value, "none"))
+        return replace(&s->ca_key, "");
+    if (!scheme || value[scheme] != ':' || !value[scheme + 1] ||
+        (!strncmp(value, "file:", 5) && value[5] != '/'))
+        return bad(at, e, value, "file:/ABSOLUTE/PATH, another URI (pkcs11:...) or none is needed");
+    return replace(&s->ca_key, value);
+}
+
+static int set_ca_certificate(struct xlv_settings *s, const char *value, const struct place *at,
+                              struct xlv_error *e)
+{
+    return path_value(&s->ca_certificate, value, at, e);
+}
+
+/* As they go into certificates, by way of OpenSSL's notation, which has commas and semicolons. */
+static int url_value(char **field, const char *value, const struct place *at, struct xlv_error *e)
+{
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                               "-._~:/?#[]@!$&'()*+=%";
+
+    if (value[0] && ((strncmp(value, "http://", 7) && strncmp(value, "https://", 8) &&
+                      strncmp(value, "ldap://", 7)) || value[strspn(value, good)]))
+        return bad(at, e, value, "a URL (http, https or ldap) without commas and semicolons is "
+                                 "needed");
+    return replace(field, value);
+}
+
+static int set_ca_issuer_url(struct xlv_settings *s, const char *value, const struct place *at,
+                             struct xlv_error *e)
+{
+    return url_value(&s->ca_issuer_url, value, at, e);
+}
+
+static int set_ca_crl_url(struct xlv_settings *s, const char *value, const struct place *at,
+                          struct xlv_error *e)
+{
+    return url_value(&s->ca_crl_url, value, at, e);
+}
+
 static int set_log_level(struct xlv_settings *s, const char *value, const struct place *at,
                          struct xlv_error *e)
 {
@@ -283,6 +327,10 @@ static const struct {
     { "max-locality", false, set_max_locality },
     { "pcr-banks", false, set_pcr_banks },
     { "master-key", false, set_master_key },
+    { "ca-key", false, set_ca_key },
+    { "ca-certificate", false, set_ca_certificate },
+    { "ca-issuer-url", true, set_ca_issuer_url },
+    { "ca-crl-url", true, set_ca_crl_url },
     { "log-level", false, set_log_level },
 };
 #define KEYS (sizeof(keys) / sizeof(keys[0]))
@@ -295,6 +343,8 @@ static int start(struct xlv_settings *s)
         .run_dir = strdup(XLV_RUNSTATEDIR "/xl-vtpm"),
         .backend_program = strdup(XLV_LIBEXECDIR "/xl-vtpm/vtpm-backend"),
         .control_group = strdup(""),
+        .ca_issuer_url = strdup(""),
+        .ca_crl_url = strdup(""),
         .backend_uid_base = UID_BASE,
         .backend_uid_count = UID_COUNT,
         .default_tpm_version = XLV_TPM_2_0,
@@ -304,7 +354,8 @@ static int start(struct xlv_settings *s)
         .key_provider = XLV_KEY_FILE,
         .log_level = XLV_LOG_INFO,
     };
-    if (s->state_dir && s->run_dir && s->backend_program && s->control_group)
+    if (s->state_dir && s->run_dir && s->backend_program && s->control_group &&
+        s->ca_issuer_url && s->ca_crl_url)
         return 0;
     xlv_settings_deinit(s);
     return -ENOMEM;
@@ -317,7 +368,11 @@ static int finish(struct xlv_settings *s)
         s->backend_user = strdup(find_user(DEFAULT_USER) == 0 ? DEFAULT_USER : "");
     if (!s->key_source && asprintf(&s->key_source, "%s/master.key", s->state_dir) < 0)
         s->key_source = NULL;
-    if (s->backend_user && s->key_source)
+    if (!s->ca_key && asprintf(&s->ca_key, "file:%s/ca.key", s->state_dir) < 0)
+        s->ca_key = NULL;
+    if (!s->ca_certificate && asprintf(&s->ca_certificate, "%s/ca.pem", s->state_dir) < 0)
+        s->ca_certificate = NULL;
+    if (s->backend_user && s->key_source && s->ca_key && s->ca_certificate)
         return 0;
     xlv_settings_deinit(s);
     return -ENOMEM;
@@ -338,6 +393,10 @@ void xlv_settings_deinit(struct xlv_settings *settings)
     free(settings->backend_user);
     free(settings->control_group);
     free(settings->key_source);
+    free(settings->ca_key);
+    free(settings->ca_certificate);
+    free(settings->ca_issuer_url);
+    free(settings->ca_crl_url);
     *settings = (struct xlv_settings){ .state_dir = NULL };
 }
 

@@ -21,6 +21,11 @@
  *                                                                     sha384, sha512
  *   master-key             file:<state-dir>/master.key                file:PATH,
  *                                                                     credential:NAME, none
+ *   ca-key                 file:<state-dir>/ca.key                    file:PATH, a URI of
+ *                                                                     OSSL_STORE, none
+ *   ca-certificate         <state-dir>/ca.pem                         PATH
+ *   ca-issuer-url          ""                                         for its certificates
+ *   ca-crl-url             ""                                         the same
  *   log-level              info
  */
 #ifndef XLV_SETTINGS_H
@@ -48,6 +53,8 @@ struct xlv_settings {
     uint32_t pcr_banks; /* of enum xlv_bank, at least one */
     enum xlv_key_provider key_provider;
     char *key_source; /* path or credential name; owned */
+    char *ca_key;     /* a URI; "": no local CA; owned */
+    char *ca_certificate, *ca_issuer_url, *ca_crl_url; /* owned */
     enum xlv_log_level log_level;
 };
 

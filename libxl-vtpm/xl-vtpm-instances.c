@@ -48,10 +48,20 @@ static void print_instance(struct json_object *instance)
     struct json_object *refusal = member(instance, "last_refusal");
     struct json_object *suspended = member(instance, "suspended");
     struct json_object *handover = member(instance, "handover");
+    struct json_object *endorsement = member(instance, "endorsement");
     char text[XLV_TEXT_MAX];
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         print_field(fields[i].name, text_of(instance, fields[i].key, fields[i].none));
+    for (size_t i = 0; endorsement && i < json_object_array_length(endorsement); i++) {
+        struct json_object *ek = json_object_array_get_idx(endorsement, i);
+        const char *certificate = text_of(ek, "certificate_fingerprint", NULL);
+
+        snprintf(text, sizeof(text), "%s, %s SHA-256 %s", text_of(ek, "kind", "?"),
+                 certificate ? "certificate" : "public key",
+                 certificate ? certificate : text_of(ek, "key_fingerprint", "?"));
+        print_field(strcmp(text_of(ek, "kind", ""), "platform") ? "EK" : "platform", text);
+    }
     for (size_t i = 0; bindings && i < json_object_array_length(bindings); i++) {
         struct json_object *binding = json_object_array_get_idx(bindings, i);
 

@@ -39,8 +39,8 @@ enum exit_code {
 /* What one run was asked for, and what it works with. */
 struct run {
     bool json, verbose, offline, help, version;
-    bool yes, release, shown, reset, kept;
-    const char *config, *tpm_version, *label, *devid, *use_slot;
+    bool yes, release, shown, reset, kept, csr;
+    const char *config, *tpm_version, *label, *devid, *use_slot, *key;
     char **args; /* behind the command's name */
     int count;
     const struct xlv_settings *settings;
@@ -87,6 +87,10 @@ int run_accept(struct run *run, struct json_object **result);
 /* xl-vtpm-states.c */
 int run_recover(struct run *run, struct json_object **result);
 int run_rekey(struct run *run, struct json_object **result);
+
+/* xl-vtpm-ca.c */
+int run_ca(struct run *run, struct json_object **result);
+int run_ek_cert(struct run *run, struct json_object **result);
 
 /* xl-vtpm-host.c */
 int run_check(struct run *run, struct json_object **result);

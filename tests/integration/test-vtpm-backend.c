@@ -20,9 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -55,6 +57,7 @@ struct world {
     /* the process */
     pid_t pid;
     int socket; /* -1: our end is closed */
+    bool traced; /* the next one is born stopped, its tracer is this test */
     FILE *log;
 };
 
@@ -167,6 +170,8 @@ static void spawn(struct world *w)
             _exit(99);
         close(10);
         setenv("LD_LIBRARY_PATH", fakes, 1);
+        if (w->traced && ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+            _exit(97);
         execl(program, program, (char *)NULL);
         _exit(98);
     }
@@ -361,6 +366,193 @@ static void a_tpm_is_made_once(void **state)
     assert_int_equal(ask(w, tpm2_create_primary_ecc(), &b), 0);
     assert_memory_equal(a.b + 18, b.b + 18, 26 + 64);
     stop(w, XLV_STOP_DOMAIN_END);
+}
+
+static void answer_with(struct world *w, const struct xlv_msg_certificates *m)
+{
+    struct xlv_msg_certificates with_header = *m;
+
+    with_header.h = (struct xlv_msg_header){ XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION,
+                                             XLV_MSG_CERTIFICATES };
+    assert_int_equal(xlv_send_message(w->socket, &with_header, sizeof(with_header), NULL, 0), 0);
+}
+
+static void a_new_instance(struct world *w)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(ftruncate(w->slots[i], 0), 0);
+        assert_int_equal(xlv_store_prepare(w->slots[i], NULL), 0);
+    }
+    assert_int_equal(ftruncate(w->journal, 0), 0); /* of another TPM now */
+}
+
+static void start_manufacture(struct world *w)
+{
+    struct xlv_msg_launch m = launch_message(w, XLV_LAUNCH_MANUFACTURE);
+
+    spawn(w);
+    send_launch(w, &m);
+}
+
+/* Nothing of a TPM may be there: the next manufacture asks for certificates. */
+static void nothing_was_made(struct world *w)
+{
+    start_manufacture(w);
+    expect(w, XLV_MSG_ENDORSEMENT, NULL);
+    gone(w);
+}
+
+static void a_manufacture_without_its_daemon_leaves_nothing(void **state)
+{
+    struct world *w = *state;
+
+    start_manufacture(w);
+    expect(w, XLV_MSG_ENDORSEMENT, NULL);
+    xlv_close(&w->socket);
+    assert_int_equal(exit_status(w), 1);
+    nothing_was_made(w);
+}
+
+static void a_manufacture_without_certificates_says_what_the_daemon_said(void **state)
+{
+    static const struct xlv_msg_certificates no = { .code = -EAGAIN, .text = "the CA is at lunch" };
+    struct world *w = *state;
+    union message got;
+
+    start_manufacture(w);
+    expect(w, XLV_MSG_ENDORSEMENT, NULL);
+    answer_with(w, &no);
+    expect(w, XLV_MSG_FAILED, &got);
+    assert_int_equal(got.failed.code, -EAGAIN);
+    assert_string_equal(got.failed.text, "the CA is at lunch");
+    assert_int_equal(exit_status(w), 1);
+    nothing_was_made(w);
+}
+
+static void garbage_for_certificates_makes_nothing(void **state)
+{
+    static struct xlv_msg_certificates too_long;
+    struct world *w = *state;
+    union message got;
+
+    for (int i = 0; i < 2; i++) {
+        start_manufacture(w);
+        expect(w, XLV_MSG_ENDORSEMENT, NULL);
+        too_long.certificate[0].length = XLV_CERTIFICATE_MAX + 1;
+        if (i)
+            answer_with(w, &too_long);
+        else
+            tell_stop(w, w->socket, XLV_STOP_DOMAIN_END);
+        expect(w, XLV_MSG_FAILED, &got);
+        assert_int_equal(got.failed.code, XLV_E_INVALID);
+        assert_int_equal(exit_status(w), 1);
+    }
+    nothing_was_made(w);
+}
+
+/* Lets the process run to the stop before or after its nth call that others can see, and kills
+ * it there. False: it ended before. */
+static bool kill_at(struct world *w, unsigned n)
+{
+    unsigned seen = 0;
+    int status;
+
+    assert_int_equal(waitpid(w->pid, &status, 0), w->pid);
+    assert_true(WIFSTOPPED(status)); /* its execve */
+    assert_int_equal(ptrace(PTRACE_SETOPTIONS, w->pid, NULL,
+                            PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL), 0);
+    for (int signal = 0;;) {
+        struct __ptrace_syscall_info info; /* glibc's name for it */
+        static uint64_t nr;
+
+        assert_int_equal(ptrace(PTRACE_SYSCALL, w->pid, NULL, signal), 0);
+        assert_int_equal(waitpid(w->pid, &status, 0), w->pid);
+        if (!WIFSTOPPED(status)) {
+            w->pid = 0;
+            xlv_close(&w->socket);
+            assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+            return false;
+        }
+        signal = WSTOPSIG(status) == (SIGTRAP | 0x80) ? 0 : WSTOPSIG(status);
+        if (signal)
+            continue;
+        assert_true(ptrace(PTRACE_GET_SYSCALL_INFO, w->pid, sizeof(info), &info) > 0);
+        if (info.op == PTRACE_SYSCALL_INFO_ENTRY)
+            nr = info.entry.nr;
+        if ((nr == SYS_pwrite64 || nr == SYS_fdatasync || nr == SYS_fallocate || nr == SYS_sendmsg ||
+             nr == SYS_exit_group) && seen++ == n) {
+            kill(w->pid, SIGKILL);
+            waitpid(w->pid, &status, 0);
+            w->pid = 0;
+            xlv_close(&w->socket);
+            return true;
+        }
+    }
+}
+
+/* The certificate that the guest finds is the one of the manufacture that is told of last. */
+static void the_tpm_is_whole(struct world *w, uint8_t byte)
+{
+    struct answer a;
+    struct cmd c;
+    struct xlv_bytes out;
+
+    serve(w);
+    for (uint16_t at = 0; at < XLV_CERTIFICATE_MAX; at += 1024) {
+        out = cmd_begin(&c, 0x8002, 0x14e); /* NV_Read */
+        xlv_put_u32_be(&out, 0x01c08000);
+        xlv_put_u32_be(&out, 0x01c08000);
+        put_auth(&out, TPM2_RS_PW, 0, NULL, 0);
+        xlv_put_u16_be(&out, 1024);
+        xlv_put_u16_be(&out, at);
+        cmd_end(&c, &out);
+        assert_int_equal(ask(w, c, &a), 0);
+        for (unsigned i = 0; i < 1024; i++)
+            assert_int_equal(a.b[16 + i], byte);
+    }
+    stop(w, XLV_STOP_DOMAIN_END);
+}
+
+static void a_manufacture_killed_at_any_step_starts_over_or_is_complete(void **state)
+{
+    static struct xlv_msg_certificates certificates;
+    struct world *w = *state;
+    unsigned over = 0, complete = 0;
+    bool killed;
+
+    certificates.certificate[XLV_CERTIFICATE_PLATFORM].length = XLV_CERTIFICATE_MAX;
+    for (unsigned n = 0;; n++) {
+        uint8_t *der = certificates.certificate[XLV_CERTIFICATE_PLATFORM].der;
+        union message got;
+
+        a_new_instance(w);
+        w->traced = true;
+        start_manufacture(w);
+        w->traced = false;
+        /* they wait for it, as it has nobody else to wait for */
+        memset(der, 1, XLV_CERTIFICATE_MAX);
+        answer_with(w, &certificates);
+        killed = kill_at(w, n);
+
+        start_manufacture(w);
+        if (receive(w, w->socket, &got) == XLV_MSG_ENDORSEMENT) {
+            over++;
+            assert_true(killed);
+            memset(der, 2, XLV_CERTIFICATE_MAX);
+            answer_with(w, &certificates);
+            (void)receive(w, w->socket, &got);
+        } else {
+            complete++;
+        }
+        assert_int_equal(got.h.type, XLV_MSG_READY);
+        assert_int_equal(exit_status(w), 0);
+        the_tpm_is_whole(w, der[0]);
+        if (!killed)
+            break;
+    }
+    print_message("killed at %u steps: %u started over, %u were complete\n", over + complete - 1,
+                  over, complete - 1);
+    assert_true(over >= 3 && complete >= 3);
 }
 
 static void a_tpm_1_2_serves(void **state)
@@ -1003,6 +1195,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(a_tpm_is_made_once),
+        T(a_manufacture_without_its_daemon_leaves_nothing),
+        T(a_manufacture_without_certificates_says_what_the_daemon_said),
+        T(garbage_for_certificates_makes_nothing),
+        T(a_manufacture_killed_at_any_step_starts_over_or_is_complete),
         T(a_tpm_1_2_serves),
         T(a_store_without_a_tpm_is_refused),
         T(wrong_keys_are_refused),

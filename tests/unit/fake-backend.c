@@ -18,6 +18,7 @@
  *     mute            READY, exit 0 at STOP without BYE
  *     linger          READY, BYE at STOP, but no exit
  *     hangup          READY, then closes its socket and stays
+ *     endorse         has a key certified before READY (manufacture); endorse-bad: one that is none
  *     slow MS         READY after that time
  *     flood           READY, then STATUS all the time
  *     foreign         READY of another launch version
@@ -131,6 +132,41 @@ static void send_descriptors(int socket)
     sleep_forever();
 }
 
+/* As a manufacture does; its one key is the generator of P-256, or beside the curve. */
+static void endorse(int socket, bool good)
+{
+    static const uint8_t generator[] = {
+        0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40,
+        0xf2, 0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98,
+        0xc2, 0x96, 0x4f, 0xe3, 0x42, 0xe2, 0xfe, 0x1a, 0x7f, 0x9b, 0x8e, 0xe7, 0xeb, 0x4a, 0x7c,
+        0x0f, 0x9e, 0x16, 0x2b, 0xce, 0x33, 0x57, 0x6b, 0x31, 0x5e, 0xce, 0xcb, 0xb6, 0x40, 0x68,
+        0x37, 0xbf, 0x51, 0xf5,
+    };
+    struct xlv_msg_endorsement m = {
+        .h = { XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, XLV_MSG_ENDORSEMENT },
+    };
+    static struct xlv_msg_certificates answer;
+    size_t length = sizeof(answer);
+
+    m.key[XLV_EK_P256].length = sizeof(generator);
+    memcpy(m.key[XLV_EK_P256].bytes, generator, sizeof(generator));
+    m.key[XLV_EK_P256].bytes[40] ^= !good;
+    if (xlv_send_message(socket, &m, sizeof(m), NULL, 0) ||
+        xlv_receive_message(socket, &answer, &length, NULL, NULL) || length != sizeof(answer))
+        _exit(95);
+    note("certificates %d: %u %u %u %u\n", answer.code, answer.certificate[0].length,
+         answer.certificate[1].length, answer.certificate[2].length, answer.certificate[3].length);
+    if (answer.code) {
+        struct xlv_msg_failed failed = {
+            .h = { XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, XLV_MSG_FAILED }, .code = answer.code,
+        };
+
+        memcpy(failed.text, answer.text, sizeof(failed.text));
+        (void)xlv_send_message(socket, &failed, sizeof(failed), NULL, 0);
+        _exit(1);
+    }
+}
+
 static void inject(int socket)
 {
     static const char evil[] = "\n<0>error: dom 5/0: FORGED\r\033[2J\x9b";
@@ -163,14 +199,15 @@ int main(void)
     if (length != sizeof(launch) ||
         nfds != (serve ? 4u : launch.mode == XLV_LAUNCH_KEEP ? 3u : 2u))
         return 97;
-    note("launch %d %s %llu %u/%u %u/%u %u\n", getpid(), serve ? "serve" : task,
-         (unsigned long long)launch.instance, launch.domid, launch.devid, launch.ring_ref,
-         launch.event_channel, launch.boot);
     snprintf(name, sizeof(name), "%llu.mode", (unsigned long long)launch.instance);
     if (!serve || !read_mode(name, mode, sizeof(mode))) {
         snprintf(name, sizeof(name), "%s%smode", serve ? "" : task, serve ? "" : ".");
         (void)read_mode(name, mode, sizeof(mode));
     }
+    /* not before the mode is read: tests change it then */
+    note("launch %d %s %llu %u/%u %u/%u %u\n", getpid(), serve ? "serve" : task,
+         (unsigned long long)launch.instance, launch.domid, launch.devid, launch.ring_ref,
+         launch.event_channel, launch.boot);
 
     if (serve) {
         listener = fds[3];
@@ -216,6 +253,8 @@ int main(void)
     }
     if (!strcmp(mode, "inject"))
         inject(socket);
+    if (!strncmp(mode, "endorse", 7))
+        endorse(socket, !strcmp(mode, "endorse"));
     if (!strncmp(mode, "slow ", 5))
         (void)poll(NULL, 0, atoi(mode + 5));
     if (say(socket, XLV_MSG_READY))

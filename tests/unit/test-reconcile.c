@@ -794,6 +794,7 @@ static void a_malicious_backend_harms_its_own_guest_only(void **state)
         { "say 5 2048\n", "may not send" }, /* too long */
         { "say 6 12\n", "may not send" },   /* STOP */
         { "say 7 8\n", "may not send" },    /* BYE without STOP */
+        { "say 8 800\n", "may not send" },  /* ENDORSEMENT, of one that serves */
         { "say 65535 8\n", "may not send" },
         { "hangup\n", "hung up without exiting" },
         { "inject\n", "FORGED" },
@@ -975,6 +976,112 @@ static void a_manufacture_cut_short_is_completed_by_the_next_daemon(void **state
         kill(l.pid, SIGKILL);
     }
     wait_said("is manufactured");
+}
+
+/* --- certificates --- */
+
+static char *path_of_state(const char *name)
+{
+    static char path[512];
+
+    snprintf(path, sizeof(path), "%s/state/%s", work, name);
+    return path;
+}
+
+static void a_new_tpm_is_certified_and_that_is_known(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct json_object *show, *list, *ek, *value;
+    struct stat st;
+
+    (void)state;
+    put_file("manufacture.mode", "endorse\n");
+    daemon_start();
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    wait_said("is manufactured");
+    assert_true(daemon_said("made a CA for the TPMs of this host"));
+    assert_null(strstr(get_file("log"), "certificates 0: 0 0 0 0"));
+    assert_non_null(strstr(get_file("log"), "certificates 0: 0 0 "));
+    assert_int_equal(stat(path_of_state("ca.key"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    show = call("{\"call\": \"ek-cert\", \"number\": 1}");
+    assert_true(json_object_object_get_ex(show, "endorsement", &list));
+    assert_int_equal(json_object_array_length(list), 1);
+    ek = json_object_array_get_idx(list, 0);
+    assert_true(json_object_object_get_ex(ek, "kind", &value));
+    assert_string_equal(json_object_get_string(value), "p256");
+    assert_true(json_object_object_get_ex(ek, "serial", &value));
+    assert_int_equal(json_object_get_string_len(value), 32);
+    assert_true(json_object_object_get_ex(ek, "certificate_fingerprint", &value));
+    assert_int_equal(json_object_get_string_len(value), 64);
+    assert_true(json_object_object_get_ex(ek, "certificate", &value));
+    assert_int_equal(strncmp(json_object_get_string(value), "-----BEGIN CERTIFICATE-----\n", 28),
+                     0);
+    json_object_put(show);
+}
+
+static void a_ca_that_is_gone_is_missed_and_not_replaced(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A), second = device(6, UUID_B);
+    char kept[2][512];
+
+    (void)state;
+    put_file("manufacture.mode", "endorse\n");
+    daemon_start();
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    wait_said("is manufactured");
+    daemon_end(SIGTERM);
+    for (int i = 0; i < 2; i++) {
+        snprintf(kept[i], sizeof(kept[i]), "%s/kept%d", work, i);
+        assert_int_equal(rename(path_of_state(i ? "ca.pem" : "ca.key"), kept[i]), 0);
+    }
+    put_file("stderr", "");
+    daemon_start();
+    assert_int_equal(fx_vtpm_create(machine, &second), 0);
+    wait_said("is gone: put");
+    assert_false(daemon_said("is manufactured"));
+    assert_int_equal(access(path_of_state("ca.key"), F_OK), -1);
+    /* put back, it goes on by itself */
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(rename(kept[i], path_of_state(i ? "ca.pem" : "ca.key")), 0);
+    wait_said("is manufactured");
+}
+
+static void a_key_that_is_none_gets_no_certificate(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+
+    (void)state;
+    put_file("manufacture.mode", "endorse-bad\n");
+    daemon_start();
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    wait_said("endorsement key p256 is none");
+    assert_null(strstr(get_file("log"), "certificates 0:"));
+    put_file("manufacture.mode", "endorse\n");
+    wait_said("is manufactured");
+}
+
+static void without_a_ca_the_keys_are_known_all_the_same(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct json_object *show, *list, *value;
+
+    (void)state;
+    write_config("ca-key = none\n");
+    put_file("manufacture.mode", "endorse\n");
+    daemon_start();
+    assert_int_equal(fx_vtpm_create(machine, &d), 0);
+    wait_said("is manufactured");
+    assert_non_null(strstr(get_file("log"), "certificates 0: 0 0 0 0"));
+    assert_int_equal(access(path_of_state("ca.key"), F_OK), -1);
+    show = call("{\"call\": \"show\", \"number\": 1}");
+    assert_true(json_object_object_get_ex(show, "endorsement", &list));
+    assert_int_equal(json_object_array_length(list), 1);
+    list = json_object_array_get_idx(list, 0);
+    assert_true(json_object_object_get_ex(list, "key_fingerprint", &value));
+    assert_false(json_object_object_get_ex(list, "serial", &value));
+    assert_false(json_object_object_get_ex(list, "public_key", &value)); /* that is ek-cert's */
+    json_object_put(show);
 }
 
 /* --- who may have it --- */
@@ -2090,6 +2197,10 @@ int main(void)
         on_daemon(a_failure_that_may_pass_is_tried_again),
         on_daemon(a_manufacture_that_fails_is_done_again),
         on_daemon(a_manufacture_cut_short_is_completed_by_the_next_daemon),
+        on_daemon(a_new_tpm_is_certified_and_that_is_known),
+        on_daemon(a_ca_that_is_gone_is_missed_and_not_replaced),
+        on_daemon(a_key_that_is_none_gets_no_certificate),
+        on_daemon(without_a_ca_the_keys_are_known_all_the_same),
         on_daemon(the_second_domain_with_a_uuid_is_refused_at_once),
         on_daemon(a_rebooting_domain_waits_for_its_former_self),
         on_daemon(a_received_domain_waits_for_its_source),

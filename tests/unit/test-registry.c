@@ -687,6 +687,72 @@ static void each_instance_has_a_uid_of_its_own(void **state)
     xlv_registry_close(r);
 }
 
+static struct xlv_document document(unsigned seed, const char *serial)
+{
+    struct xlv_document d = { .length = 100 + seed };
+
+    memset(d.der, (int)seed, d.length);
+    memset(d.fingerprint, 'a' + (int)seed % 6, XLV_FINGERPRINT_TEXT - 1);
+    snprintf(d.serial, sizeof(d.serial), "%s", serial);
+    return d;
+}
+
+static void serial_numbers_are_given_once_and_the_last_endorsement_counts(void **state)
+{
+    static const char *const serials[] = { "40000000000000000000000000000001",
+                                           "40000000000000000000000000000002",
+                                           "40000000000000000000000000000003" };
+    struct xlv_registry *r = open_it();
+    static struct xlv_endorsement in, out, none;
+    struct xlv_error e = XLV_ERROR_INIT;
+    bool any = true;
+
+    (void)state;
+    resolve(r, 1, NULL, 0, XLV_RULE_ASSIGNED);
+    resolve(r, 2, NULL, 0, XLV_RULE_ASSIGNED);
+    assert_int_equal(xlv_registry_signed(r, &any, NULL), 0);
+    assert_false(any);
+    assert_int_equal(xlv_registry_endorsement(r, 1, &out, NULL), 0);
+    assert_memory_equal(&out, &none, sizeof(out));
+
+    in.key[XLV_EK_RSA_2048] = document(1, "");
+    in.key[XLV_EK_P256] = document(2, "");
+    in.certificate[XLV_EK_RSA_2048] = document(3, serials[0]);
+    in.certificate[XLV_CERTIFICATE_PLATFORM] = document(4, serials[1]);
+    assert_int_equal(xlv_registry_endorse(r, 1, &in, &e), 0);
+    xlv_registry_close(r);
+    r = open_it();
+    assert_int_equal(xlv_registry_endorsement(r, 1, &out, NULL), 0);
+    assert_memory_equal(&out, &in, sizeof(out));
+    assert_int_equal(xlv_registry_signed(r, &any, NULL), 0);
+    assert_true(any);
+
+    /* the same number again, of another instance or its own: nothing is changed */
+    assert_int_not_equal(xlv_registry_endorse(r, 2, &in, &e), 0);
+    assert_int_not_equal(xlv_registry_endorse(r, 1, &in, NULL), 0);
+    assert_int_equal(xlv_registry_endorsement(r, 2, &out, NULL), 0);
+    assert_memory_equal(&out, &none, sizeof(out));
+    assert_int_equal(xlv_registry_endorsement(r, 1, &out, NULL), 0);
+    assert_memory_equal(&out, &in, sizeof(out));
+
+    /* made again: other keys, fewer of them */
+    memset(&in, 0, sizeof(in));
+    in.key[XLV_EK_RSA_2048] = document(5, "");
+    in.certificate[XLV_EK_RSA_2048] = document(6, serials[2]);
+    assert_int_equal(xlv_registry_endorse(r, 1, &in, NULL), 0);
+    assert_int_equal(xlv_registry_endorsement(r, 1, &out, NULL), 0);
+    assert_memory_equal(&out, &in, sizeof(out));
+    in.certificate[XLV_EK_RSA_2048] = document(6, serials[0]); /* no longer in use, but given */
+    assert_int_not_equal(xlv_registry_endorse(r, 1, &in, NULL), 0);
+
+    sql("UPDATE ek SET public = zeroblob(5000)");
+    assert_int_equal(xlv_registry_endorsement(r, 1, &out, NULL), XLV_E_CORRUPT);
+    /* an instance that is no more leaves its serial numbers */
+    sql("PRAGMA foreign_keys = ON; DELETE FROM binding; DELETE FROM instance WHERE number = 1");
+    assert_int_not_equal(xlv_registry_endorse(r, 2, &in, NULL), 0);
+    xlv_registry_close(r);
+}
+
 /* Left with a suspended domain, come back without one: what is kept here is of the earlier stay. */
 static void what_was_suspended_before_it_left_is_over_when_it_comes_back(void **state)
 {
@@ -1238,6 +1304,7 @@ int main(void)
         TEST(what_was_suspended_before_it_left_is_over_when_it_comes_back),
         TEST(a_newer_schema_is_refused),
         TEST(each_instance_has_a_uid_of_its_own),
+        TEST(serial_numbers_are_given_once_and_the_last_endorsement_counts),
         TEST(damage_is_found_and_nothing_is_overwritten),
         TEST(flipped_pages_and_cut_files_are_found),
         TEST(on_a_read_only_disk_reading_works_and_writing_says_why),

@@ -143,6 +143,11 @@ static void what_is_wrong_is_said_with_its_line(void **state)
         { "pcr-banks = sha256,md5\n", 1, "sha384" },
         { "pcr-banks = sha\n", 1, "sha384" },
         { "pcr-banks = sha1,sha256,sha1\n", 1, "sha384" },
+        { "ca-key = /a/path\n", 1, "pkcs11" },
+        { "ca-key = file:relative\n", 1, "pkcs11" },
+        { "ca-certificate = relative\n", 1, "absolute" },
+        { "ca-crl-url = http://x/a,URI:y\n", 1, "commas" },
+        { "ca-issuer-url = gopher://x\n", 1, "http" },
         { "pcr-banks = ,\n", 1, "sha384" },
         { "max-locality = -1\n", 1, "0 to 4" },
         { "max-locality = 00\n", 1, "0 to 4" },
@@ -214,8 +219,8 @@ static void the_installed_file_shows_every_default(void **state)
 {
     static const char *const keys[] = {
         "state-dir", "run-dir", "backend-program", "backend-user", "default-tpm-version",
-        "unknown-uuid", "max-locality", "pcr-banks", "master-key", "log-level", "backend-uid-base", "control-group",
-        "backend-uid-count",
+        "unknown-uuid", "max-locality", "master-key", "log-level", "backend-uid-base", "control-group",
+        "backend-uid-count", "pcr-banks", "ca-key", "ca-certificate", "ca-issuer-url", "ca-crl-url",
     };
     const char *build = getenv("top_builddir");
     char name[4096], line[XLV_CONFIG_LINE_MAX], all[16384] = "";

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* xl-vtpm: the local CA, and what identifies a TPM: ca, ek-cert. */
+#include "config.h"
+
+#include "libxl-vtpm/xl-vtpm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libxl-vtpm/ca.h"
+
+/* A member that is made of text; put() ends the program where there is no memory. */
+static void put_text(struct json_object *json, const char *key, const char *text)
+{
+    put(json, key, json_object_new_string(text));
+}
+
+static int show_ca(struct run *run, struct json_object **result)
+{
+    struct xlv_ca *ca;
+    int rc = xlv_ca_open(&ca, run->settings, &run->e);
+
+    if (rc)
+        return rc;
+    *result = json_object_new_object();
+    put_text(*result, "subject", xlv_ca_subject(ca));
+    put_text(*result, "algorithm", xlv_ca_algorithm(ca));
+    put_text(*result, "fingerprint", xlv_ca_fingerprint(ca));
+    put_text(*result, "key", run->settings->ca_key);
+    put_text(*result, "certificate", run->settings->ca_certificate);
+    put_text(*result, "issuer_url", run->settings->ca_issuer_url);
+    put_text(*result, "crl_url", run->settings->ca_crl_url);
+    xlv_ca_free(ca);
+    if (run->json)
+        return 0;
+    json_object_object_foreach(*result, key, value)
+        print_field(key, json_object_get_string(value));
+    return 0;
+}
+
+static int export_ca(struct run *run, struct json_object **result)
+{
+    struct xlv_ca *ca;
+    char *pem = NULL;
+    int rc = xlv_ca_open(&ca, run->settings, &run->e);
+
+    if (rc)
+        return rc;
+    rc = xlv_ca_pem(ca, &pem, &run->e);
+    xlv_ca_free(ca);
+    if (rc)
+        return rc;
+    if (run->json) {
+        *result = json_object_new_object();
+        put_text(*result, "pem", pem);
+    } else {
+        fputs(pem, stdout);
+    }
+    free(pem);
+    return 0;
+}
+
+int run_ca(struct run *run, struct json_object **result)
+{
+    const char *word = run->args[0];
+    int rc;
+
+    if (!strcmp(word, "show"))
+        return show_ca(run, result);
+    if (!strcmp(word, "export"))
+        return export_ca(run, result);
+    if (strcmp(word, "init"))
+        return xlv_fail(&run->e, XLV_E_INVALID, "ca %.80s: there are init, show and export", word);
+    rc = xlv_ca_make(run->settings, &run->e);
+    return rc ? rc : show_ca(run, result);
+}
+
+/*
+ * An EK decrypts and does not sign, so it cannot sign a PKCS #10 request. What there is for
+ * a CA elsewhere: the key, and the facts that its certificate has to state.
+ */
+static void print_request(struct json_object *instance, struct json_object *key)
+{
+    printf("# Endorsement key %s of TPM %s, instance %s, uuid %s\n"
+           "# An endorsement key cannot sign a request; this is its public half. Check it against\n"
+           "# the host it comes from: SHA-256 of the key is\n"
+           "# %s\n"
+           "# A certificate for it (TCG EK Credential Profile): empty subject; subjectAltName,\n"
+           "# critical, a directoryName of 2.23.133.2.1 to .3; keyUsage, critical, %s;\n"
+           "# extKeyUsage 2.23.133.8.1; basicConstraints, critical, CA:FALSE\n",
+           text_of(key, "kind", "?"), text_of(instance, "tpm_version", "?"),
+           text_of(instance, "number", "?"), text_of(instance, "uuid", "?"),
+           text_of(key, "key_fingerprint", "?"),
+           strcmp(text_of(key, "kind", ""), "rsa2048") ? "keyAgreement" : "keyEncipherment");
+    fputs(text_of(key, "public_key", ""), stdout);
+}
+
+int run_ek_cert(struct run *run, struct json_object **result)
+{
+    const char *kind = run->key ? run->key : "rsa2048";
+    struct json_object *request = request_of("ek-cert"), *keys, *key = NULL;
+    int rc;
+
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (rc)
+        return rc;
+    keys = member(*result, "endorsement");
+    for (size_t i = 0; keys && i < json_object_array_length(keys); i++)
+        if (!strcmp(text_of(json_object_array_get_idx(keys, i), "kind", ""), kind))
+            key = json_object_array_get_idx(keys, i);
+    if (run->json)
+        return 0;
+    if (!key || !member(key, run->csr ? "public_key" : "certificate"))
+        return xlv_fail(&run->e, XLV_E_NOT_FOUND,
+                        "instance %s has no %s %s here; xl-vtpm show %s tells what there is, and "
+                        "what a TPM that was made elsewhere has is in its NV (tpm2_getekcertificate)",
+                        text_of(*result, "number", "?"), kind, run->csr ? "key" : "certificate",
+                        text_of(*result, "number", "?"));
+    if (run->csr)
+        print_request(*result, key);
+    else
+        fputs(text_of(key, "certificate", ""), stdout);
+    return 0;
+}
