@@ -39,7 +39,7 @@
 #include "include/launch.h"
 
 /*
- * Events with nothing in the page: a frontend causes a few (one for its
+ * Events with nothing in the page, or nonsense: a frontend causes a few (one for its
  * FINISH-to-SUBMIT races, one for each cancel), a hostile one as many as its
  * CPU gives. After that many in a row the channel stays masked for a while.
  */
@@ -352,7 +352,7 @@ static int work(struct backend *b, struct xlv_error *e)
 {
     int r = xlv_session_work(b->session, e);
 
-    if (r == XLV_E_EMPTY) {
+    if (r == XLV_E_EMPTY || r == XLV_E_INVALID) {
         b->idle_events++;
         return 0;
     }

@@ -53,6 +53,7 @@ struct xlv_session {
     struct xlv_ring_snapshot snapshot;
     struct xlv_ring_view view;
     bool refused; /* not for the TPM: answered with fault */
+    bool nonsense; /* and no driver sends such a thing */
     enum xlv_command_fault fault;
     enum xlv_journal_outcome outcome;
     uint8_t request[XLV_TPM_BUFFER_MAX], response[XLV_TPM_BUFFER_MAX];
@@ -626,6 +627,7 @@ static void fetch_request(struct xlv_session *s)
         refuse(s, XLV_FAULT_SIZE);
     else if (s->snapshot.locality > s->c.max_locality)
         refuse(s, XLV_FAULT_LOCALITY);
+    s->nonsense = s->refused;
     s->request_length = xlv_ring_captured(&s->snapshot, &s->view);
     xlv_ring_read(&s->view, s->request, s->request_length);
     if (s->refused && xlv_ratelimit_pass(&limit))
@@ -678,8 +680,10 @@ static int inspect(struct xlv_session *s)
             explicit_bzero(&s->leftover, sizeof(s->leftover));
         }
     }
-    if (ours)
+    if (ours) {
+        s->nonsense = false;
         return 0;
+    }
     if (s->snapshot.state == XLV_RING_SUBMIT) {
         s->step = XLV_STEP_BEGIN;
         return 0;
@@ -839,7 +843,7 @@ int xlv_session_step(struct xlv_session *s, struct xlv_error *e)
             return xlv_fail(e, XLV_E_TPM, "a command of the guest (0x%x) ended this program %u "
                             "times; it was answered with a TPM failure",
                             xlv_command_code(s->request, s->request_length), XLV_ATTEMPTS_MAX);
-        return 0;
+        return s->nonsense ? XLV_E_INVALID : 0;
     }
     return -EINVAL;
 }
@@ -869,7 +873,7 @@ int xlv_session_stop(struct xlv_session *s, enum xlv_stop_reason reason, struct 
 
     if (reason != XLV_STOP_DOMAIN_END) {
         r = xlv_session_work(s, e);
-        if (r && r != XLV_E_EMPTY)
+        if (r && r != XLV_E_EMPTY && r != XLV_E_INVALID)
             return r;
     }
     if (reason == XLV_STOP_SUSPEND)

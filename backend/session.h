@@ -140,7 +140,9 @@ void xlv_session_free(struct xlv_session *session);
 
 /*
  * Looks at the page and carries at most one command to its end; blocks as long
- * as the command takes. 0: there was one. XLV_E_EMPTY: there was none. Else the
+ * as the command takes. 0: there was one. XLV_E_EMPTY: there was none.
+ * XLV_E_INVALID: there was one that no driver sends (its length, its locality), and it
+ * was answered without the TPM. Else the
  * session cannot go on, and a successor takes over where it stands; XLV_E_TPM
  * among these: a command that killed XLV_ATTEMPTS_MAX processes was answered
  * with a TPM failure.

@@ -441,8 +441,8 @@ static enum xlv_device_event judge(struct device *d, const struct xlv_child_end 
     return XLV_EVENT_FATAL;
 }
 
-/* The guest made its process end: how often lately? */
-static void count_connect(struct device *d)
+/* The guest made its process end: how often lately, and what did starting it cost? */
+static void count_connect(struct device *d, const struct xlv_child_end *end)
 {
     uint64_t now = xlv_daemon_now(d->daemon);
 
@@ -452,6 +452,9 @@ static void count_connect(struct device *d)
     }
     if (++d->connects > CONNECTS_BURST)
         d->not_before_us = now + CONNECTS_PAUSE_US;
+    d->starts_paid_us = xlv_start_paid(d->starts_paid_us, now, end->start_us);
+    if (d->not_before_us < d->starts_paid_us)
+        d->not_before_us = d->starts_paid_us;
 }
 
 static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *end, void *opaque)
@@ -478,7 +481,7 @@ static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *e
                       xlv_dev_domain(d), end->text);
     }
     if (d->state == XLV_DEVICE_REPLACING || d->state == XLV_DEVICE_CLOSING)
-        count_connect(d);
+        count_connect(d, end);
     if (d->ended == XLV_STOP_SUSPEND && d->slot)
         xlv_instances_kept(m->instances, d->slot, end->how == XLV_CHILD_CLEAN && end->bye);
     xlv_dev_push(d, event);

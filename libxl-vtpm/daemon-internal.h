@@ -78,7 +78,7 @@ struct device {
     struct xlv_msg_status status;
     bool noted_use;
     unsigned connects; /* that the guest caused, in the window that began then */
-    uint64_t connects_since_us, not_before_us;
+    uint64_t connects_since_us, starts_paid_us, not_before_us;
     char reason[XLV_TEXT_MAX]; /* why refused or failed: for the administrator */
     const char *told;          /* and for the error node, which the guest can read */
     struct xlv_ratelimit limit;

@@ -298,6 +298,7 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
     case XLV_MSG_READY:
         if (before == XLV_PHASE_STARTING || before == XLV_PHASE_CERTIFYING) {
             c->end.was_ready = true;
+            c->end.start_us = now_us(c) - c->started_us;
             if (is_task(c->mode))
                 set_deadline(c, c->exit_us);
             else
@@ -412,6 +413,8 @@ static void finish(struct xlv_child *c)
     if (c->ours && waitid((idtype_t)P_PIDFD, (id_t)c->pidfd, &info, WEXITED) == 0 && info.si_pid)
         known = true;
     c->end.uptime_us = now_us(c) - c->started_us;
+    if (!c->end.was_ready)
+        c->end.start_us = c->end.uptime_us;
     if (c->killed || c->end.how == XLV_CHILD_FAILED) {
         /* already told */
     } else if (known && info.si_code != CLD_EXITED) {
@@ -783,6 +786,13 @@ void xlv_child_abandon(struct xlv_child *c)
 pid_t xlv_child_pid(const struct xlv_child *c)
 {
     return c->pid;
+}
+
+uint64_t xlv_start_paid(uint64_t paid_us, uint64_t now_us, uint64_t cost_us)
+{
+    uint64_t credit = now_us > XLV_START_CREDIT_US ? now_us - XLV_START_CREDIT_US : 0;
+
+    return (paid_us > credit ? paid_us : credit) + XLV_START_SHARE * cost_us;
 }
 
 enum xlv_verdict xlv_backoff_judge(struct xlv_backoff *b, const struct xlv_child_end *end,

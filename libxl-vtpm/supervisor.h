@@ -61,6 +61,7 @@ struct xlv_child_end {
     bool was_ready;
     bool bye; /* it said BYE: everything is where it belongs */
     uint64_t uptime_us;
+    uint64_t start_us; /* of it, until READY or until the end: what a start cost */
     char text[XLV_TEXT_MAX]; /* for people */
 };
 
@@ -148,6 +149,16 @@ struct xlv_backoff {
 };
 
 #define XLV_QUARANTINE_AFTER 5u
+/*
+ * A guest can have its process started anew, and with TPM 1.2 that takes RSA keys. So starts are
+ * paid for: a start of cost_us takes XLV_START_SHARE times that of the device's time, of which
+ * there is XLV_START_CREDIT_US to begin with. paid_us is until when all is paid (0 at first);
+ * returned is the new one, before which no other start is to be. Pure.
+ */
+#define XLV_START_SHARE 4u
+#define XLV_START_CREDIT_US (16 * 1000000ull)
+uint64_t xlv_start_paid(uint64_t paid_us, uint64_t now_us, uint64_t cost_us);
+
 /* A process that served this long was healthy. */
 #define XLV_HEALTHY_US (10 * 1000000ull)
 #define XLV_RETRY_FIRST_US (50 * 1000ull)

@@ -83,9 +83,10 @@ int harness_up(struct harness *h, bool real, const char *config)
             "run-dir = %s/run\n"
             "backend-program = %s\n"
             "master-key = file:%s/state/master.key\n"
-            "log-level = debug\n"
-            "%s",
-            h->dir, h->dir, h->backend_program, h->dir, config ? config : "");
+            "%s%s",
+            h->dir, h->dir, h->backend_program, h->dir,
+            config && strstr(config, "log-level") ? "" : "log-level = debug\n",
+            config ? config : "");
     if (fclose(f))
         return -errno;
     snprintf(path, sizeof(path), "%s/state", h->dir);

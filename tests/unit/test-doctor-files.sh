@@ -77,6 +77,15 @@ both() { # both NAME CHECK RESULT WORDS UNDO... - a finding, and none after UNDO
 U=dcdb124b-9fed-4040-b149-dd2dfd8d094c
 printf '#!/bin/sh\n' >"$dir/backend"
 chmod 755 "$dir/backend"
+probe() { # probe LINE... - what vtpm-probe says
+    {
+        printf '#!/bin/sh\ncat <<END\n'
+        printf '%b\n' "$@"
+        echo END
+    } >"$dir/vtpm-probe"
+    chmod 755 "$dir/vtpm-probe"
+}
+probe "CVE-1\tmended\tgood" "CVE-2\tmended\tas well"
 
 # --- before anything is there ---
 config
@@ -175,6 +184,23 @@ both "one that cannot be run" backend-program problem "is not executable" chmod 
 chmod 777 "$dir/backend"
 both "one that others can change" backend-program warning "can be changed by others" \
     chmod 755 "$dir/backend"
+
+# --- published flaws of libtpms ---
+ok "no flaws" says libtpms ok "none of 2 published flaws that can be tried is in it"
+probe "CVE-1\tmended\tgood" "CVE-2\topen\tit writes behind the command"
+both "a flaw" libtpms warning "libtpms has the flaw CVE-2, which is a guest's to use: it writes behind" \
+    probe "CVE-1\tmended\tgood"
+probe "CVE-1\tunknown\tno such command"
+both "what cannot be told" libtpms warning "has the flaw CVE-1 cannot be told: no such command" \
+    probe "CVE-1\tmended\tgood"
+mv "$dir/vtpm-probe" "$dir/away"
+both "nothing to try with" libtpms warning "vtpm-probe is not there" mv "$dir/away" "$dir/vtpm-probe"
+printf 'no program' >"$dir/vtpm-probe"
+both "a probe that does not run" libtpms warning "does not run" probe "CVE-1\tmended\tgood"
+chmod 777 "$dir/vtpm-probe"
+both "one that others can change is not run" libtpms warning "can be changed by others" \
+    chmod 755 "$dir/vtpm-probe"
+
 config "backend-user = nobody-of-that-name"
 both "no backend user" configuration problem "there is no such user" config
 ok "a backend user" says backend-user ok "backends become user nobody"

@@ -757,6 +757,39 @@ static void kills_from_outside_never_slow_down_the_next_start(void **state)
     assert_int_equal(delay, 0);
 }
 
+static void starts_that_a_guest_causes_take_a_quarter_of_the_time_at_most(void **unused)
+{
+    const uint64_t second = 1000000;
+    uint64_t now = 1000 * second, paid = 0, spent = 0, begun = now;
+
+    (void)unused;
+    /* quick ones are never waited for, as far as their cost goes */
+    for (int i = 0; i < 1000; i++) {
+        paid = xlv_start_paid(paid, now, 4000);
+        assert_true(paid <= now);
+        now += 16000;
+    }
+    /* one that is dear: a few at once, then in their turn */
+    paid = 0;
+    for (int i = 0; i < 5; i++)
+        paid = xlv_start_paid(paid, now, 700000);
+    assert_true(paid <= now);
+    assert_true(xlv_start_paid(paid, now, 700000) > now);
+    begun = now;
+    for (int i = 0; i < 100; i++) {
+        now += 700000;
+        spent += 700000;
+        paid = xlv_start_paid(paid, now, 700000);
+        if (now < paid)
+            now = paid;
+    }
+    assert_true(4 * spent <= now - begun + XLV_START_CREDIT_US);
+    /* and not later than that, either */
+    assert_true(now - begun <= 4 * spent + second);
+    /* a machine that has just come up */
+    assert_int_equal(xlv_start_paid(0, 3, 1), XLV_START_SHARE);
+}
+
 int main(void)
 {
 #define with_loop(test) cmocka_unit_test_setup_teardown(test, up, down)
@@ -791,6 +824,7 @@ int main(void)
         cmocka_unit_test(different_failures_are_no_pattern),
         cmocka_unit_test(damage_is_fatal_at_once),
         cmocka_unit_test(kills_from_outside_never_slow_down_the_next_start),
+        cmocka_unit_test(starts_that_a_guest_causes_take_a_quarter_of_the_time_at_most),
     };
 
     signal(SIGPIPE, SIG_IGN);
