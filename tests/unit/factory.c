@@ -3,10 +3,11 @@
  * A new TPM and a CA, for test-identity.sh.
  *
  *     factory make DIRECTORY 1.2|2.0   a CA in it, and a TPM that it certifies: tpm.state;
- *                                      prints the milliseconds of each step
+ *                                      prints the milliseconds of processor time it took
  *     factory run DIRECTORY            commands from standard input, responses to standard
  *                                      output: what tpm2-tools' "cmd" TCTI talks to. The TPM goes
- *                                      on where the last run ended.
+ *                                      on where the last run ended, and not before that did: the
+ *                                      tool before may not have waited for its own.
  */
 #include "config.h"
 
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,7 +39,7 @@ static double ms(void)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
@@ -133,7 +135,10 @@ static int run(void)
     uint8_t request[XLV_TPM_BUFFER_MAX], *permanent, *volatile_state, *state;
     const uint8_t *response;
     size_t permanent_length = 0, volatile_length = 0, length;
+    int lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+    if (lock < 0 || flock(lock, LOCK_EX) < 0) /* until this process ends */
+        die(directory, NULL);
     permanent = get_file("tpm.state", &permanent_length);
     volatile_state = get_file("tpm.volatile", &volatile_length);
     if (!permanent || xlv_engine_load(XLV_TPM_2_0, permanent, permanent_length, volatile_state,

@@ -17,7 +17,7 @@ trap 'rm -rf "$dir"' EXIT
 factory=$(cd "$build" && pwd)/tests/unit/factory
 export TPM2TOOLS_TCTI="cmd:$factory run $dir"
 out='' err='' code=''
-: >"$dir/out" >"$dir/err"
+: | tee "$dir/out" >"$dir/err"
 key_of() { openssl x509 -inform der -in "$1" -noout -pubkey; }
 text_of() { openssl x509 -inform der -in "$1" -noout -text; }
 # what openssl says of one extension, on one line
