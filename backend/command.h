@@ -48,6 +48,9 @@ uint32_t xlv_response_code(const uint8_t *response, size_t length);
 #define XLV_TPM2_RC_FAILURE 0x101u
 #define XLV_TPM2_RC_CANCELED 0x909u
 
+/* TPM 1.2 */
+#define XLV_TPM12_BAD_PARAMETER 3u
+
 /* Commands: each fills a buffer of XLV_COMMAND_MAX and returns its length. */
 #define XLV_COMMAND_MAX 256u
 

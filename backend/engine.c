@@ -7,14 +7,6 @@
  * says so only within xlv_engine_create(); at all other times a state that is
  * not there is an error. (TPM 1.2's "savestate" and the volatile state may be
  * missing at any time; no TPM is made because of them.)
- *
- * The container of the permanent state, little endian:
- *     u32 magic "XVPS", u16 format (1), u16 TPM version (12 or 20), then
- *     entries of u16 type, u16 zero, u32 length, bytes; each type at most once:
- *     1  permall    always
- *     2  savestate  TPM 1.2, after TPM_SaveState
- * It carries no checksum: the store and the journal seal what they keep, and
- * libtpms checks its own blobs.
  */
 #include "config.h"
 
@@ -30,13 +22,6 @@
 #include <libtpms/tpm_nvfilename.h>
 
 #include "backend/command.h"
-#include "common/bytes.h"
-
-#define CONTAINER_MAGIC 0x53505658u /* "XVPS" */
-#define CONTAINER_HEADER 8u
-#define ENTRY_HEADER 8u
-#define ENTRY_PERMALL 1u
-#define ENTRY_SAVESTATE 2u
 
 #define STIR_BYTES 32u
 
@@ -244,46 +229,16 @@ int xlv_engine_create(enum xlv_tpm_version version, struct xlv_error *e)
 static int unpack(enum xlv_tpm_version version, const uint8_t *data, size_t length,
                   struct xlv_error *e)
 {
-    struct xlv_bytes c = xlv_bytes_reader(data, length);
-    uint32_t magic = xlv_get_u32(&c);
-    unsigned format = xlv_get_u16(&c), tpm = xlv_get_u16(&c);
+    struct xlv_container c;
+    int r = xlv_container_read(data, length, &c, e);
 
-    if (!xlv_bytes_ok(&c) || magic != CONTAINER_MAGIC)
-        return xlv_fail(e, XLV_E_CORRUPT, "the permanent state is not one of ours "
-                        "(%zu bytes, wrong beginning)", length);
-    if (format != XLV_PERMANENT_FORMAT)
-        return xlv_fail(e, XLV_E_VERSION, "the permanent state has format %u, this program "
-                        "knows %u: it was written by a newer libxl-vtpm, install that one",
-                        format, XLV_PERMANENT_FORMAT);
-    if (tpm != (unsigned)version)
+    if (r)
+        return r;
+    if (c.version != version)
         return xlv_fail(e, XLV_E_WRONG_OWNER, "the permanent state is of a TPM %s, but a TPM %s "
-                        "was asked for", tpm == XLV_TPM_2_0 ? "2.0" : "1.2",
-                        version_name(version));
-    while (xlv_bytes_left(&c)) {
-        unsigned type = xlv_get_u16(&c), zero = xlv_get_u16(&c);
-        uint32_t size = xlv_get_u32(&c);
-        const uint8_t *bytes = xlv_get_view(&c, size);
-        struct blob *blob;
-
-        if (!bytes || zero)
-            return xlv_fail(e, XLV_E_CORRUPT, "the permanent state is cut short or damaged");
-        if (type == ENTRY_PERMALL)
-            blob = &engine.permall;
-        else if (type == ENTRY_SAVESTATE && version == XLV_TPM_1_2)
-            blob = &engine.savestate;
-        else
-            return xlv_fail(e, XLV_E_VERSION, "the permanent state has an entry of type %u that "
-                            "this program does not know: it was written by a newer libxl-vtpm",
-                            type);
-        if (blob->data || !size)
-            return xlv_fail(e, XLV_E_CORRUPT, "the permanent state has a bad entry of type %u",
-                            type);
-        if (blob_set(blob, bytes, size))
-            return -ENOMEM;
-    }
-    if (!xlv_bytes_ok(&c) || !engine.permall.data)
-        return xlv_fail(e, XLV_E_CORRUPT, "the permanent state is cut short or damaged");
-    return 0;
+                        "was asked for", version_name(c.version), version_name(version));
+    r = blob_set(&engine.permall, c.permall, c.permall_length);
+    return r || !c.savestate ? r : blob_set(&engine.savestate, c.savestate, c.savestate_length);
 }
 
 int xlv_engine_load(enum xlv_tpm_version version, const uint8_t *permanent,
@@ -389,40 +344,21 @@ bool xlv_engine_changed(void)
 
 int xlv_engine_permanent(uint8_t **data, size_t *length, struct xlv_error *e)
 {
-    const struct blob *save = engine.savestate.data ? &engine.savestate : NULL;
-    size_t size = CONTAINER_HEADER + ENTRY_HEADER + engine.permall.length +
-                  (save ? ENTRY_HEADER + save->length : 0);
-    struct xlv_bytes c;
-    uint8_t *bytes;
+    const struct xlv_container c = {
+        .version = engine.version,
+        .permall = engine.permall.data, .permall_length = engine.permall.length,
+        .savestate = engine.savestate.data, .savestate_length = engine.savestate.length,
+    };
+    int r;
 
     *data = NULL;
     *length = 0;
     if (!engine.on || !engine.permall.data)
         return xlv_fail(e, -ENODEV, "the TPM is switched off");
-    if (size > XLV_PERMANENT_MAX)
-        return xlv_fail(e, -EFBIG, "the TPM's permanent state has grown to %zu bytes, the limit "
-                        "is %u", size, XLV_PERMANENT_MAX);
-    bytes = malloc(size);
-    if (!bytes)
-        return -ENOMEM;
-    c = xlv_bytes_writer(bytes, size);
-    xlv_put_u32(&c, CONTAINER_MAGIC);
-    xlv_put_u16(&c, XLV_PERMANENT_FORMAT);
-    xlv_put_u16(&c, (uint16_t)engine.version);
-    xlv_put_u16(&c, ENTRY_PERMALL);
-    xlv_put_u16(&c, 0);
-    xlv_put_u32(&c, (uint32_t)engine.permall.length);
-    xlv_put_data(&c, engine.permall.data, engine.permall.length);
-    if (save) {
-        xlv_put_u16(&c, ENTRY_SAVESTATE);
-        xlv_put_u16(&c, 0);
-        xlv_put_u32(&c, (uint32_t)save->length);
-        xlv_put_data(&c, save->data, save->length);
-    }
-    engine.changed = false;
-    *data = bytes;
-    *length = size;
-    return 0;
+    r = xlv_container_write(&c, data, length, e);
+    if (!r)
+        engine.changed = false;
+    return r;
 }
 
 int xlv_engine_volatile(uint8_t **data, size_t *length, struct xlv_error *e)
@@ -446,8 +382,9 @@ int xlv_engine_volatile(uint8_t **data, size_t *length, struct xlv_error *e)
     return 0;
 }
 
-/* One of our own commands, which has to succeed. */
-static int command(const char *name, const uint8_t *request, size_t length, struct xlv_error *e)
+/* One of our own commands, which has to succeed, or may be answered with this code. */
+static int command(const char *name, const uint8_t *request, size_t length, uint32_t may,
+                   struct xlv_error *e)
 {
     const uint8_t *response;
     size_t response_length;
@@ -457,7 +394,7 @@ static int command(const char *name, const uint8_t *request, size_t length, stru
     if (r)
         return r;
     code = xlv_response_code(response, response_length);
-    if (code)
+    if (code && code != may)
         return xlv_fail(e, XLV_E_TPM, "the TPM %s answers %s with error 0x%x",
                         version_name(engine.version), name, code);
     return 0;
@@ -466,14 +403,18 @@ static int command(const char *name, const uint8_t *request, size_t length, stru
 int xlv_engine_startup(struct xlv_error *e)
 {
     uint8_t out[XLV_COMMAND_MAX];
-    int r = command("TPM_Startup", out, xlv_command_startup(engine.version, out), e);
+    int r = command("TPM_Startup", out, xlv_command_startup(engine.version, out), 0, e);
 
     if (r || engine.version == XLV_TPM_2_0)
         return r;
-    /* until the next startup nobody in the guest can pretend to stand before
-     * the machine */
+    /*
+     * Until the next startup nobody in the guest can pretend to stand before the machine. A TPM
+     * refuses that where presence by command is disabled for its lifetime, which is as good;
+     * where it is disabled and no more, it was enabled when the TPM was made, or came (try.h).
+     */
     return command("TSC_PhysicalPresence", out,
-                   xlv_command_presence(XLV_PRESENCE_LOCK | XLV_PRESENCE_NOT_PRESENT, out), e);
+                   xlv_command_presence(XLV_PRESENCE_LOCK | XLV_PRESENCE_NOT_PRESENT, out),
+                   XLV_TPM12_BAD_PARAMETER, e);
 }
 
 int xlv_engine_banks(unsigned *banks, struct xlv_error *e)
@@ -497,7 +438,8 @@ int xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xl
 {
     uint8_t out[XLV_COMMAND_MAX];
 
-    return command("an extend", out, xlv_command_extend(engine.version, pcr, digests, out), e);
+    return command("an extend", out, xlv_command_extend(engine.version, pcr, digests, out), 0,
+                   e);
 }
 
 int xlv_engine_shutdown(uint8_t *request, size_t *request_length, const uint8_t **response,
@@ -532,7 +474,7 @@ int xlv_engine_stir(struct xlv_error *e)
     while (n < 0 && errno == EINTR);
     if (n != (ssize_t)sizeof(entropy))
         return xlv_fail(e, n < 0 ? -errno : -EIO, "the host gives no random bytes");
-    r = command("TPM2_StirRandom", out, xlv_command_stir(entropy, sizeof(entropy), out), e);
+    r = command("TPM2_StirRandom", out, xlv_command_stir(entropy, sizeof(entropy), out), 0, e);
     explicit_bzero(entropy, sizeof(entropy));
     explicit_bzero(out, sizeof(out));
     return r;

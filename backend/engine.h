@@ -7,8 +7,8 @@
  * xlv_engine_load() or xlv_engine_create() and xlv_engine_off().
  *
  * State comes and goes as two opaque byte strings:
- *   permanent   a versioned container of ours (docs/formats.md, "permanent
- *               state"): libtpms's "permall" and, for TPM 1.2, "savestate"
+ *   permanent   a versioned container of ours (container.h): libtpms's
+ *               "permall" and, for TPM 1.2, "savestate"
  *   volatile    libtpms's volatile state as it is
  * A permanent and a volatile state restore the TPM exactly if, and only if,
  * they are of the same instant; keeping such pairs together is the session's
@@ -25,6 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/container.h"
 #include "backend/eventlog.h"
 #include "common/error.h"
 #include "include/launch.h"
@@ -108,8 +109,5 @@ int xlv_engine_shutdown(uint8_t *request, size_t *request_length, const uint8_t 
  * session is not exclusive any more, as after any command outside of it.
  */
 int xlv_engine_stir(struct xlv_error *e);
-
-/* Versions of the container that this build writes and reads. */
-#define XLV_PERMANENT_FORMAT 1u
 
 #endif

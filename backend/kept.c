@@ -8,12 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/container.h"
 #include "common/bytes.h"
 #include "common/error.h"
 #include "include/limits.h"
 
-#define CONTAINER_HEADER 8u /* of engine.c's container */
-#define ENTRY_HEADER 8u
 #define ENTRY_KEPT 3u
 #define KEPT_HEADER 8u /* domid, zero */
 
@@ -24,7 +23,7 @@ int xlv_kept_split(const uint8_t *container, size_t length, struct xlv_kept *kep
 
     *kept = (struct xlv_kept){ .there = false };
     *permanent_length = length;
-    xlv_get_view(&c, CONTAINER_HEADER);
+    xlv_get_view(&c, XLV_CONTAINER_HEADER);
     while (xlv_bytes_left(&c)) {
         size_t at = c.at;
         unsigned type = xlv_get_u16(&c), zero = xlv_get_u16(&c);
@@ -53,7 +52,7 @@ int xlv_kept_split(const uint8_t *container, size_t length, struct xlv_kept *kep
 int xlv_kept_join(const uint8_t *permanent, size_t length, const struct xlv_kept *kept,
                   uint8_t **out, size_t *out_length)
 {
-    size_t size = length + ENTRY_HEADER + KEPT_HEADER + kept->volatile_length;
+    size_t size = length + XLV_CONTAINER_ENTRY + KEPT_HEADER + kept->volatile_length;
     struct xlv_bytes c;
     uint8_t *bytes;
 

@@ -10,7 +10,7 @@
 int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
                      struct xlv_error *e)
 {
-    bool serve, keep, make;
+    bool serve, keep, make, try;
     size_t wanted;
 
     if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
@@ -23,7 +23,8 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
     serve = m->mode == XLV_LAUNCH_SERVE;
     keep = m->mode == XLV_LAUNCH_KEEP;
     make = m->mode == XLV_LAUNCH_MANUFACTURE;
-    if ((!serve && !keep && !make) ||
+    try = m->mode == XLV_LAUNCH_TRY;
+    if ((!serve && !keep && !make && !try) ||
         (make && (!m->banks || (m->banks & ~XLV_BANKS_ALL))) ||
         (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||
         xlv_uuid_is_nil(&m->uuid) || m->log_level > XLV_LOG_DEBUG || (m->uid && !m->gid) ||

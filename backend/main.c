@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vtpm-backend: serves one TPM to one guest, or makes a new TPM; started by
- * xl-vtpmd only, as include/launch.h says. Takes no arguments, opens no file of
+ * vtpm-backend: serves one TPM to one guest, makes a new TPM, or tries a state;
+ * started by xl-vtpmd, or to try by xl-vtpm, as include/launch.h says. Takes no arguments, opens no file of
  * ours by path.
  *
  * Order of a life, and it matters: take the LAUNCH and check all of it, give
@@ -34,6 +34,7 @@
 #include "backend/sandbox.h"
 #include "backend/session.h"
 #include "backend/store.h"
+#include "backend/try.h"
 #include "common/fd.h"
 #include "common/log.h"
 #include "include/launch.h"
@@ -189,7 +190,7 @@ static int take_launch(struct backend *b, struct xlv_error *e)
     }
     if (!r)
         r = xlv_store_new(&b->store, b->slots, &m.uuid, m.instance_key, e);
-    if (!r && m.mode != XLV_LAUNCH_MANUFACTURE)
+    if (!r && b->journal_fd >= 0)
         r = xlv_journal_new(&b->journal, b->journal_fd, &m.uuid, m.journal_key, e);
     explicit_bzero(m.instance_key, sizeof(m.instance_key));
     explicit_bzero(m.journal_key, sizeof(m.journal_key));
@@ -260,6 +261,30 @@ static int manufacture(struct backend *b, struct xlv_error *e)
                     b->launch.tpm_version == XLV_TPM_2_0 ? "2.0" : "1.2");
     }
     xlv_engine_wipe(state, length);
+    if (!r)
+        tell_simple(b, XLV_MSG_READY);
+    return r;
+}
+
+/* --- trying -------------------------------------------------------------- */
+
+/* From here on the state may be anybody's: it is looked at in the sandbox only. */
+static int try(struct backend *b, struct xlv_error *e)
+{
+    uint8_t *state = NULL, *tried = NULL;
+    size_t length = 0, tried_length = 0;
+    uint64_t generation;
+    int r = enter_sandbox(b, e);
+
+    if (!r)
+        r = xlv_store_load(b->store, &state, &length, &generation, e);
+    if (!r)
+        r = xlv_try((enum xlv_tpm_version)b->launch.tpm_version, state, length, &tried,
+                    &tried_length, e);
+    if (!r)
+        r = xlv_store_commit(b->store, tried, tried_length, &generation, e);
+    xlv_engine_wipe(state, length);
+    xlv_engine_wipe(tried, tried_length);
     if (!r)
         tell_simple(b, XLV_MSG_READY);
     return r;
@@ -525,6 +550,7 @@ int main(void)
         xlv_log_set_subject(&subject);
         r = serving                              ? run(&b, &e)
             : b.launch.mode == XLV_LAUNCH_KEEP ? keep(&b, &e)
+            : b.launch.mode == XLV_LAUNCH_TRY  ? try(&b, &e)
                                                : manufacture(&b, &e);
     }
     if (r)

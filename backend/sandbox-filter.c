@@ -109,6 +109,8 @@ static const struct rule list[] = {
     CALL(exit_group),
     CALL1(rt_sigaction, IS(0, SIGABRT)),
     CALL1(writev, IS(0, STDERR_FILENO)),
+    /* libtpms says by dprintf() what it does not like of a state; where is that? */
+    CALL2(lseek, IS(1, 0), IS(2, SEEK_CUR)),
 };
 
 #ifdef WITH_ADDRESS_SANITIZER
@@ -224,6 +226,8 @@ static int fill(scmp_filter_ctx filter, int event_channel)
     const struct rule to_itself = {
         SCMP_SYS(tgkill), 2, { IS(0, getpid()), IS(1, gettid()) },
     };
+    /* the other question of dprintf(): is it a terminal? No, says the filter, without the kernel */
+    const struct rule terminal = CALL1(ioctl, IS(1, TCGETS));
     const struct rule deadly = CALL1(rt_sigaction, IS(0, SIGSYS));
     int r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 
@@ -233,6 +237,8 @@ static int fill(scmp_filter_ctx filter, int event_channel)
         r = add(filter, SCMP_ACT_ALLOW, &to_itself, 1);
     if (!r && event_channel >= 0)
         r = add(filter, SCMP_ACT_ALLOW, &notify, 1);
+    if (!r)
+        r = add(filter, SCMP_ACT_ERRNO(ENOTTY), &terminal, 1);
 #ifdef WITH_ADDRESS_SANITIZER
     for (size_t i = 0; !r && i < COUNT(sanitizer_fails); i++)
         r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), sanitizer_fails[i], 0);

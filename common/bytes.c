@@ -2,6 +2,7 @@
 /* The bounded cursor: see bytes.h. */
 #include "common/bytes.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct xlv_bytes xlv_bytes_writer(void *data, size_t length)
@@ -98,4 +99,11 @@ void xlv_get_data(struct xlv_bytes *c, void *data, size_t length)
 const uint8_t *xlv_get_view(struct xlv_bytes *c, size_t length)
 {
     return step(c, length);
+}
+
+void xlv_wipe(void *data, size_t length)
+{
+    if (data)
+        explicit_bzero(data, length);
+    free(data);
 }

@@ -54,4 +54,7 @@ void xlv_get_data(struct xlv_bytes *c, void *data, size_t length);
 /* Steps over length bytes and returns where they are, or NULL beyond the end. */
 const uint8_t *xlv_get_view(struct xlv_bytes *c, size_t length);
 
+/* Erases and frees what malloc() gave and held a secret; NULL is fine. */
+void xlv_wipe(void *data, size_t length);
+
 #endif

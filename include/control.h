@@ -25,13 +25,18 @@
  *
  * Calls and results (unknown members are ignored by both sides, unknown calls
  * are an error "invalid"):
- *     list                    array of instances, see "instance"
+ *     list   {deleted?}       array of instances, see "instance"; deleted true: of those that are
+ *                             deleted, else of the others
  *     show   {uuid|number}    instance
  *     ek-cert {uuid|number}   instance, with keys and certificates (PEM) in "endorsement"
  *     create {uuid?, tpm_version?, label?}         instance
  *     bind   {domain, devid?, uuid|number}         instance
  *     unbind {domain, devid?}                      null
  *     release {uuid|number}   instance; out of quarantine ("invalid" where it is not in)
+ *     label  {uuid|number, label}                  instance; "" takes the label away
+ *     delete {uuid|number}    instance, which is a tombstone now ("in use", "refused")
+ *     undelete {uuid|number}  instance ("invalid" where it is not deleted)
+ *     purge  {uuid|number} or {expired: true}      {purged: count}
  *     check  {uuid?, domain?, devid?}              {rule, instance?, reason?}
  *     status                  {version, pid, devices, instances, refusals: [...]}
  *
@@ -44,7 +49,7 @@
  * up one that nobody knows.
  *
  * instance: {number, uuid, tpm_version, life, created, last_used,
- *            last_domain, last_domain_uuid, label, directory,
+ *            last_domain, last_domain_uuid, label, directory, deleted,
  *            bindings: [{domain, devid, origin}],
  *            device: null | {domid, devid, state, pid, generation, commands,
  *                            commits, recovered, attached},
@@ -55,8 +60,8 @@
  * life: "new", "ready", "quarantined". origin: "automatic" (made at the use of
  * the instance) or "administrator" (by bind). Times are RFC 3339 in UTC or null.
  *
- * Where no daemon runs the command answers list, show, create, bind, unbind,
- * release and check from the files itself, with "device" null.
+ * Where no daemon runs the command answers all but status from the files itself,
+ * with "device" null.
  */
 #ifndef XLV_CONTROL_H
 #define XLV_CONTROL_H

@@ -93,6 +93,9 @@ enum xlv_launch_mode {
                                    a store that holds a good state stays as it is */
     XLV_LAUNCH_KEEP = 3,        /* keep the state of a suspended domain, of which the journal
                                    has the last word; idempotent */
+    XLV_LAUNCH_TRY = 4,         /* does this state make a TPM that starts? The slots are in memory
+                                   and nobody's; the state is committed again as libtpms of now
+                                   writes it. From xl-vtpm, not from the daemon */
 };
 
 /* Whose boot is it, where the journal does not know the domain yet? */

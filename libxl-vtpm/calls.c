@@ -116,6 +116,7 @@ int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instanc
                                               : NULL) &&
         add_or_null(json, "handover", handover_json(i)) &&
         add_or_null(json, "late_attach", xlv_json_time(i->late_attach_s)) &&
+        add_or_null(json, "deleted", xlv_json_time(i->deleted_s)) &&
         add_or_null(json, "device", NULL) && add_or_null(json, "last_refusal", NULL)) {
         if (add(json, "bindings", bindings)) {
             *out = json;
@@ -232,6 +233,7 @@ static int full_json(const struct xlv_calls *c, const struct xlv_instance *insta
 struct list {
     const struct xlv_calls *calls;
     struct json_object *array;
+    bool deleted; /* those and no others */
     struct xlv_error *e;
 };
 
@@ -239,7 +241,11 @@ static int list_one(const struct xlv_instance *instance, void *opaque)
 {
     struct list *list = opaque;
     struct json_object *json;
-    int rc = full_json(list->calls, instance, &json, list->e);
+    int rc;
+
+    if (list->deleted != (instance->deleted_s != 0))
+        return 0;
+    rc = full_json(list->calls, instance, &json, list->e);
 
     if (!rc && json_object_array_add(list->array, json) != 0) {
         json_object_put(json);
@@ -251,10 +257,14 @@ static int list_one(const struct xlv_instance *instance, void *opaque)
 static int call_list(const struct xlv_calls *c, struct json_object *request,
                      struct json_object **result, struct xlv_error *e)
 {
-    struct list list = { .calls = c, .array = json_object_new_array(), .e = e };
-    int rc = 0;
+    struct list list = { .calls = c, .e = e };
+    struct json_object *deleted;
+    int rc = get(request, "deleted", json_type_boolean, false, &deleted, e);
 
-    (void)request;
+    if (rc)
+        return rc;
+    list.deleted = json_object_get_boolean(deleted);
+    list.array = json_object_new_array();
     if (!list.array)
         return no_memory(e);
     if (c->registry)
@@ -429,6 +439,99 @@ static int call_accept(const struct xlv_calls *c, struct json_object *request,
     return rc ? rc : full_json(c, &instance, result, e);
 }
 
+static int call_label(const struct xlv_calls *c, struct json_object *request,
+                      struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    const char *label;
+    int rc = get_text(request, "label", true, &label, e);
+
+    if (!rc)
+        rc = get_instance(c, request, &instance, e);
+    if (!rc)
+        rc = xlv_registry_set_label(c->registry, instance.number, label, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+/* Its backend may be dead for a moment, but the boot of the domain is not over. */
+static int refuse_if_served(const struct xlv_calls *c, const struct xlv_instance *instance,
+                            struct xlv_error *e)
+{
+    struct json_object *json, *device = NULL, *domid = NULL;
+    int rc = full_json(c, instance, &json, e);
+
+    if (rc)
+        return rc;
+    json_object_object_get_ex(json, "device", &device);
+    if (device) {
+        json_object_object_get_ex(device, "domid", &domid);
+        rc = xlv_fail(e, XLV_E_IN_USE, "instance %llu is in use by domain %s: shut it down first",
+                      (unsigned long long)instance->number, json_object_get_string(domid));
+    }
+    json_object_put(json);
+    return rc;
+}
+
+static int call_delete(const struct xlv_calls *c, struct json_object *request,
+                       struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    int rc = get_instance(c, request, &instance, e);
+
+    if (!rc)
+        rc = refuse_if_served(c, &instance, e);
+    if (!rc)
+        rc = xlv_registry_delete(c->registry, instance.number, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+static int call_undelete(const struct xlv_calls *c, struct json_object *request,
+                         struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    int rc = get_instance(c, request, &instance, e);
+
+    if (!rc)
+        rc = xlv_registry_undelete(c->registry, instance.number, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
+/* One, or all that were deleted long enough ago. */
+static int call_purge(const struct xlv_calls *c, struct json_object *request,
+                      struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    struct json_object *expired, *json;
+    unsigned count = 1;
+    int rc = get(request, "expired", json_type_boolean, false, &expired, e);
+
+    if (!rc && json_object_get_boolean(expired)) {
+        rc = need_registry(c, e);
+        if (!rc)
+            rc = xlv_registry_purge_older(c->registry, c->settings->deleted_kept_days * 86400ll,
+                                          &count, e);
+    } else if (!rc) {
+        rc = get_instance(c, request, &instance, e);
+        if (!rc)
+            rc = xlv_registry_purge(c->registry, instance.number, e);
+    }
+    if (rc)
+        return rc;
+    json = json_object_new_object();
+    if (!json || !add(json, "purged", json_object_new_int64(count))) {
+        json_object_put(json);
+        return no_memory(e);
+    }
+    *result = json;
+    return 0;
+}
+
 /* What becomes of a device that nothing is known about. */
 static int preview(const struct xlv_calls *c, const struct xlv_lookup *lookup,
                    struct xlv_instance *instance, enum xlv_rule *rule, struct xlv_error *e)
@@ -516,6 +619,8 @@ static const struct {
     { "bind", call_bind },     { "unbind", call_unbind }, { "check", call_check },
     { "status", call_status }, { "release", call_release }, { "accept", call_accept },
     { "ek-cert", call_ek_cert },
+    { "label", call_label },   { "delete", call_delete }, { "undelete", call_undelete },
+    { "purge", call_purge },
 };
 
 struct json_object *xlv_calls_answer(const struct xlv_calls *calls, struct json_object *request)

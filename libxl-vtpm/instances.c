@@ -117,6 +117,9 @@ static int still_ours(struct xlv_instances *is, const struct xlv_slot *slot, str
 
     if (rc)
         return rc;
+    if (now.deleted_s)
+        return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " was deleted; xl-vtpm undelete "
+                        "brings it back", slot->number);
     switch (now.handover) {
     case XLV_HANDOVER_HELD:
         return 0;

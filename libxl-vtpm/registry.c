@@ -19,10 +19,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -83,6 +85,7 @@ static const char *const migrations[] = {
     "  CHECK (handover IN ('', 'departing', 'departed', 'arriving'));"
     "ALTER TABLE instance ADD COLUMN handover_token TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE instance ADD COLUMN handover_peer TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE instance ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;"
     /* endorsement keys, and every certificate that was ever signed: so no foreign key there */
     "CREATE TABLE ek ("
     "  instance INTEGER NOT NULL REFERENCES instance (number) ON DELETE CASCADE,"
@@ -105,7 +108,7 @@ static const char *const migrations[] = {
 #define COLUMNS \
     "number, uuid, tpm_version, life, created, last_used, last_domain_name, last_domain_uuid, " \
     "label, suspended, suspended_domid, suspended_domain_uuid, suspended_mark, accept, late_attach, " \
-    "handover, handover_token, handover_peer"
+    "handover, handover_token, handover_peer, deleted"
 
 static const char *const life_names[] = {
     [XLV_LIFE_NEW] = "new",
@@ -386,6 +389,7 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
         !column_text(stmt, 17, i.handover_peer, sizeof(i.handover_peer)))
         return bad_row(r, e, number, "handover");
     i.handover = (enum xlv_handover)handover;
+    i.deleted_s = sqlite3_column_int64(stmt, 18);
     snprintf(i.directory, sizeof(i.directory), INSTANCES "/%" PRIu64, i.number);
     *instance = i;
     return 0;
@@ -1099,6 +1103,139 @@ int xlv_registry_create(struct xlv_registry *r, const struct xlv_uuid *uuid,
 }
 
 /*
+ * Adopting: the directory is filled inside the transaction, and marked until after it.
+ */
+
+#define MARK "incomplete"
+
+/* All that is in a directory of instances/, and itself. */
+static int discard(struct xlv_registry *r, const char *name, struct xlv_error *e)
+{
+    int fd = openat(r->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int rc = 0;
+
+    if (!dir) {
+        rc = errno == ENOENT ? 0 : -errno;
+        xlv_close(&fd);
+        return rc ? xlv_fail(e, rc, "%s: %s beside it cannot be removed: %s", r->path, name,
+                             xlv_strerror(rc)) : 0;
+    }
+    /* the mark goes last, for it is what says that the rest may go */
+    for (int last = 0; last < 2 && !rc; last++, rewinddir(dir))
+        while (!rc && (entry = readdir(dir)))
+            if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
+                (last || strcmp(entry->d_name, MARK)) && unlinkat(fd, entry->d_name, 0))
+                rc = -errno;
+    closedir(dir);
+    if (!rc && unlinkat(r->dir, name, AT_REMOVEDIR))
+        rc = -errno;
+    return rc ? xlv_fail(e, rc, "%s: %s beside it cannot be removed: %s", r->path, name,
+                         xlv_strerror(rc)) : 0;
+}
+
+/* Inside a transaction, so that nobody is at it: what is no instance goes, if it bears a mark or
+ * is empty. */
+static int sweep(struct xlv_registry *r, struct xlv_error *e)
+{
+    int fd = openat(r->dir, INSTANCES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    int rc = 0;
+
+    if (!dir) {
+        rc = errno == ENOENT ? 0 : -errno;
+        xlv_close(&fd);
+        return rc ? xlv_fail(e, rc, "%s: the directory %s beside it cannot be read: %s", r->path,
+                             INSTANCES, xlv_strerror(rc)) : 0;
+    }
+    while (!rc && (entry = readdir(dir))) {
+        char path[NAME_MAX + sizeof(INSTANCES "/" MARK) + 1];
+        struct xlv_instance instance;
+        char *rest;
+        uint64_t number = strtoull(entry->d_name, &rest, 10);
+
+        if (*rest || rest == entry->d_name)
+            continue;
+        rc = find_number(r, number, &instance, e);
+        snprintf(path, sizeof(path), "%s/" MARK, entry->d_name);
+        if (!rc) {
+            (void)unlinkat(fd, path, 0);
+        } else if (rc == XLV_E_NOT_FOUND && !faccessat(fd, path, F_OK, AT_SYMLINK_NOFOLLOW)) {
+            snprintf(path, sizeof(path), INSTANCES "/%s", entry->d_name);
+            rc = discard(r, path, e);
+        } else if (rc == XLV_E_NOT_FOUND) {
+            /* from before there was a mark it is empty; one that holds something stays */
+            (void)unlinkat(fd, entry->d_name, AT_REMOVEDIR);
+            rc = 0;
+        }
+    }
+    closedir(dir);
+    return rc;
+}
+
+int xlv_registry_sweep(struct xlv_registry *r, struct xlv_error *e)
+{
+    static const char doing[] = "remove what was interrupted";
+    int rc = begin(r, doing, e);
+
+    return rc ? rc : end(r, sweep(r, e), doing, e);
+}
+
+int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
+                       enum xlv_tpm_version version, const char *label,
+                       int (*fill)(int dirfd, const struct xlv_instance *instance, void *opaque,
+                                   struct xlv_error *e),
+                       void *opaque, struct xlv_instance *instance, struct xlv_error *e)
+{
+    static const char doing[] = "adopt an instance";
+    struct xlv_instance made = { .number = 0 }, old;
+    int dirfd XLV_CLOSE = -1, fd XLV_CLOSE = -1, rc;
+    char text[XLV_UUID_TEXT];
+    bool undone;
+
+    if (xlv_uuid_is_nil(uuid))
+        return xlv_fail(e, XLV_E_INVALID, "an instance cannot have the nil uuid");
+    rc = check_label(label, e);
+    if (!rc)
+        rc = begin(r, doing, e);
+    if (rc)
+        return rc;
+    rc = sweep(r, e);
+    if (!rc)
+        rc = find_uuid(r, uuid, &old, e);
+    if (!rc)
+        rc = xlv_fail(e, XLV_E_EXISTS, "instance %" PRIu64 " has the uuid %s already", old.number,
+                      xlv_uuid_format(uuid, text));
+    else if (rc == XLV_E_NOT_FOUND)
+        rc = insert(r, uuid, version, label, &made, e);
+    if (!rc)
+        rc = xlv_registry_directory(r, &made, &dirfd, e);
+    if (!rc) {
+        fd = openat(dirfd, MARK, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd < 0 || fsync(dirfd))
+            rc = xlv_fail(e, -errno, "%s: %s beside it cannot be marked: %s", r->path,
+                          made.directory, strerror(errno));
+    }
+    if (!rc)
+        rc = fill(dirfd, &made, opaque, e);
+    if (!rc)
+        rc = xlv_registry_set_life(r, made.number, XLV_LIFE_READY, e);
+    undone = rc != 0;
+    rc = end(r, rc, doing, e);
+    /* after an error in the commit nobody knows: then the mark stays, and the next sweep does */
+    if (!rc)
+        (void)unlinkat(dirfd, MARK, 0);
+    else if (made.number && undone)
+        (void)discard(r, made.directory, NULL);
+    made.life = XLV_LIFE_READY;
+    if (!rc)
+        *instance = made;
+    return rc;
+}
+
+/*
  * Resolving
  */
 
@@ -1108,6 +1245,19 @@ struct verdict {
     struct xlv_instance instance; /* not with ASSIGNED */
     bool remember;                /* bind the domain automatically */
 };
+
+/* What was deleted is served to nobody, and nobody gets another TPM in its place. */
+static int refuse_deleted(const struct xlv_instance *i, struct xlv_error *e)
+{
+    char text[XLV_UUID_TEXT];
+
+    if (!i->deleted_s)
+        return 0;
+    return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " (%s) was deleted: xl-vtpm undelete %"
+                    PRIu64 " brings it back, xl-vtpm purge %" PRIu64 " ends it for ever, and its "
+                    "uuid and bindings are free then", i->number, xlv_uuid_format(&i->uuid, text),
+                    i->number, i->number);
+}
 
 /* domain NULL: unknown. Reads only. */
 static int judge(struct xlv_registry *r, const struct xlv_lookup *lookup, const char *domain,
@@ -1130,7 +1280,7 @@ static int judge(struct xlv_registry *r, const struct xlv_lookup *lookup, const 
             v->rule = XLV_RULE_UUID;
             v->remember = domain && bound != v->instance.number &&
                           origin == XLV_BINDING_AUTOMATIC;
-            return 0;
+            return refuse_deleted(&v->instance, e);
         }
         if (rc != XLV_E_NOT_FOUND)
             return rc;
@@ -1138,6 +1288,8 @@ static int judge(struct xlv_registry *r, const struct xlv_lookup *lookup, const 
     if (bound) {
         v->rule = XLV_RULE_BINDING;
         rc = find_number(r, bound, &v->instance, e);
+        if (!rc)
+            rc = refuse_deleted(&v->instance, e);
         return rc != XLV_E_NOT_FOUND
                    ? rc
                    : xlv_fail(e, XLV_E_CORRUPT,
@@ -1258,11 +1410,43 @@ static int set_text(struct xlv_registry *r, const char *sql, uint64_t number, co
     return rc ? rc : update(r, stmt, number, doing, e);
 }
 
+/* Runs a statement with an instance's number as ?1. */
+static int about_instance(struct xlv_registry *r, const char *sql, uint64_t number,
+                          const char *doing, struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt, sql, doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    return rc ? rc : run(r, stmt, doing, e);
+}
+
 int xlv_registry_set_life(struct xlv_registry *r, uint64_t number, enum xlv_life life,
                           struct xlv_error *e)
 {
     return set_text(r, "UPDATE instance SET life = ?2 WHERE number = ?1", number, life_names[life],
                     "change an instance's state of life", e);
+}
+
+int xlv_registry_replaced(struct xlv_registry *r, uint64_t number, struct xlv_error *e)
+{
+    static const char doing[] = "note another state of an instance";
+    int rc = begin(r, doing, e);
+
+    if (rc)
+        return rc;
+    rc = set_text(r,
+                  "UPDATE instance SET life = ?2, suspended = 0, suspended_domid = 0,"
+                  " suspended_domain_uuid = '', suspended_mark = -1, accept = '',"
+                  " late_attach = 0 WHERE number = ?1",
+                  number, life_names[XLV_LIFE_READY], doing, e);
+    if (!rc)
+        rc = about_instance(r, "DELETE FROM ek WHERE instance = ?1", number, doing, e);
+    if (!rc)
+        rc = about_instance(r, "UPDATE certificate SET in_use = 0 WHERE instance = ?1", number,
+                            doing, e);
+    return end(r, rc, doing, e);
 }
 
 int xlv_registry_set_label(struct xlv_registry *r, uint64_t number, const char *label,
@@ -1452,6 +1636,8 @@ int xlv_registry_offer(struct xlv_registry *r, uint64_t number, const char *toke
     if (rc)
         return rc;
     rc = xlv_registry_get_number(r, number, &i, e);
+    if (!rc)
+        rc = refuse_deleted(&i, e);
     if (!rc && i.handover != XLV_HANDOVER_HELD)
         rc = xlv_fail(e, XLV_E_CONFLICT, "instance %" PRIu64 " is %s already (%s, token %s)",
                       number, handover_names[i.handover], i.handover_peer, i.handover_token);
@@ -1534,6 +1720,144 @@ int xlv_registry_move(struct xlv_registry *r, uint64_t number, const char *token
     return end(r, rc, doing, e);
 }
 
+/*
+ * Deleting
+ */
+
+/* No backend has it. The lock is held until *fd is closed; -1 where there is no store. */
+static int lock_store(struct xlv_registry *r, const struct xlv_instance *instance, int *fd,
+                      struct xlv_error *e)
+{
+    char path[sizeof(instance->directory) + 16];
+
+    snprintf(path, sizeof(path), "%s/slot-0", instance->directory);
+    *fd = openat(r->dir, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (*fd < 0 && errno == ENOENT)
+        return 0;
+    if (*fd >= 0 && !flock(*fd, LOCK_EX | LOCK_NB))
+        return 0;
+    return xlv_fail(e, *fd >= 0 && errno == EWOULDBLOCK ? XLV_E_IN_USE : -errno,
+                    "instance %" PRIu64 " %s", instance->number,
+                    *fd >= 0 && errno == EWOULDBLOCK ? "is in use: shut its domain down first"
+                                                     : "cannot be locked");
+}
+
+static int set_deleted(struct xlv_registry *r, uint64_t number, int64_t when, const char *doing,
+                       struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt, "UPDATE instance SET deleted = ?2 WHERE number = ?1", doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 2, when, doing, e);
+    return rc ? rc : update(r, stmt, number, doing, e);
+}
+
+int xlv_registry_delete(struct xlv_registry *r, uint64_t number, struct xlv_error *e)
+{
+    static const char doing[] = "delete an instance";
+    int lock XLV_CLOSE = -1, rc = begin(r, doing, e);
+    struct xlv_instance i;
+
+    if (rc)
+        return rc;
+    rc = xlv_registry_get_number(r, number, &i, e);
+    if (!rc && i.deleted_s)
+        rc = xlv_fail(e, XLV_E_EXISTS, "instance %" PRIu64 " is deleted already", number);
+    /* its row is what keeps a given-away TPM from arriving a second time */
+    if (!rc && i.handover != XLV_HANDOVER_HELD)
+        rc = xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is %s (other host: %s)", number,
+                      handover_names[i.handover], i.handover_peer);
+    if (!rc)
+        rc = lock_store(r, &i, &lock, e);
+    if (!rc)
+        rc = set_deleted(r, number, time(NULL), doing, e);
+    return end(r, rc, doing, e);
+}
+
+static int expect_deleted(struct xlv_registry *r, uint64_t number, struct xlv_instance *i,
+                          struct xlv_error *e)
+{
+    int rc = xlv_registry_get_number(r, number, i, e);
+
+    return rc || i->deleted_s
+               ? rc
+               : xlv_fail(e, XLV_E_INVALID, "instance %" PRIu64 " is not deleted", number);
+}
+
+int xlv_registry_undelete(struct xlv_registry *r, uint64_t number, struct xlv_error *e)
+{
+    static const char doing[] = "bring an instance back";
+    struct xlv_instance i;
+    int rc = begin(r, doing, e);
+
+    if (rc)
+        return rc;
+    rc = expect_deleted(r, number, &i, e);
+    if (!rc)
+        rc = set_deleted(r, number, 0, doing, e);
+    return end(r, rc, doing, e);
+}
+
+int xlv_registry_purge(struct xlv_registry *r, uint64_t number, struct xlv_error *e)
+{
+    static const char doing[] = "purge an instance";
+    int lock XLV_CLOSE = -1, dirfd XLV_CLOSE = -1, fd XLV_CLOSE = -1, rc = begin(r, doing, e);
+    struct xlv_instance i;
+
+    if (rc)
+        return rc;
+    rc = expect_deleted(r, number, &i, e);
+    if (!rc)
+        rc = lock_store(r, &i, &lock, e);
+    if (!rc)
+        rc = about_instance(r, "DELETE FROM binding WHERE instance = ?1", number, doing, e);
+    if (!rc)
+        rc = about_instance(r, "DELETE FROM instance WHERE number = ?1", number, doing, e);
+    /* with the mark a kill behind the commit leaves what the next sweep takes away; before it,
+     * what it finds to be an instance */
+    if (!rc && (dirfd = openat(r->dir, i.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
+        fd = openat(dirfd, MARK, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0 || fsync(dirfd))
+            rc = xlv_fail(e, -errno, "%s: %s beside it cannot be marked: %s", r->path, i.directory,
+                          strerror(errno));
+    }
+    rc = end(r, rc, doing, e);
+    return rc ? rc : discard(r, i.directory, e);
+}
+
+struct older {
+    int64_t before;
+    uint64_t numbers[64]; /* the others have their turn with the next run */
+    unsigned count;
+};
+
+static int note_older(const struct xlv_instance *instance, void *opaque)
+{
+    struct older *older = opaque;
+
+    if (instance->deleted_s && instance->deleted_s <= older->before &&
+        older->count < COUNT(older->numbers))
+        older->numbers[older->count++] = instance->number;
+    return 0;
+}
+
+int xlv_registry_purge_older(struct xlv_registry *r, int64_t seconds, unsigned *count,
+                             struct xlv_error *e)
+{
+    struct older older = { .before = time(NULL) - seconds };
+    int rc = xlv_registry_each(r, note_older, &older, e);
+    unsigned purged = 0;
+
+    for (unsigned i = 0; !rc && i < older.count; i++)
+        purged += !xlv_registry_purge(r, older.numbers[i], NULL);
+    if (count)
+        *count = purged;
+    return rc;
+}
+
 int xlv_registry_bind(struct xlv_registry *r, uint64_t number, const char *domain_name,
                       unsigned devid, struct xlv_error *e)
 {
@@ -1547,6 +1871,8 @@ int xlv_registry_bind(struct xlv_registry *r, uint64_t number, const char *domai
     if (rc)
         return rc;
     rc = xlv_registry_get_number(r, number, &instance, e);
+    if (!rc)
+        rc = refuse_deleted(&instance, e);
     if (!rc)
         rc = store_binding(r, key, devid, number, XLV_BINDING_ADMINISTRATOR, e);
     return end(r, rc, doing, e);
@@ -1642,17 +1968,6 @@ static int put_document(struct xlv_registry *r, const char *sql, uint64_t number
         if (!rc)
             rc = bind_int(r, stmt, 6, time(NULL), doing, e);
     }
-    return rc ? rc : run(r, stmt, doing, e);
-}
-
-static int about_instance(struct xlv_registry *r, const char *sql, uint64_t number,
-                          const char *doing, struct xlv_error *e)
-{
-    sqlite3_stmt *stmt FINALIZE = NULL;
-    int rc = prepare(r, &stmt, sql, doing, e);
-
-    if (!rc)
-        rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
     return rc ? rc : run(r, stmt, doing, e);
 }
 

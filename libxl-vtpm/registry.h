@@ -87,6 +87,7 @@ struct xlv_instance {
     enum xlv_handover handover;
     char handover_token[XLV_UUID_TEXT]; /* of this handover, the same on both hosts; "" none yet */
     char handover_peer[XLV_HANDOVER_PEER_MAX + 1];
+    int64_t deleted_s; /* a tombstone since then: served to nobody, can be had back; 0: not so */
     int64_t late_attach_s; /* attached when its domain's boot was over already; 0: not so */
     char directory[64]; /* relative to the state directory: "instances/<number>" */
 };
@@ -146,6 +147,25 @@ int xlv_registry_create(struct xlv_registry *registry, const struct xlv_uuid *uu
                         enum xlv_tpm_version version, const char *label,
                         struct xlv_instance *instance, struct xlv_error *e);
 
+/*
+ * Makes an instance that has its TPM already (READY): fill() writes the state into the open
+ * directory, durably, inside the transaction. Killed at any moment there is the whole instance
+ * or none; a directory that was being filled then is marked, serves nobody, and goes with the
+ * next sweep. fill() may not use the registry. XLV_E_EXISTS, XLV_E_INVALID, or what fill() says.
+ */
+int xlv_registry_adopt(struct xlv_registry *registry, const struct xlv_uuid *uuid,
+                       enum xlv_tpm_version version, const char *label,
+                       int (*fill)(int dirfd, const struct xlv_instance *instance, void *opaque,
+                                   struct xlv_error *e),
+                       void *opaque, struct xlv_instance *instance, struct xlv_error *e);
+
+/* Removes what interrupted adoptions left, and returns when none is under way that began before. */
+int xlv_registry_sweep(struct xlv_registry *registry, struct xlv_error *e);
+
+/* Another state was put into its store: READY; nothing suspended or accepted counts, and its
+ * endorsement keys are not known. */
+int xlv_registry_replaced(struct xlv_registry *registry, uint64_t number, struct xlv_error *e);
+
 int xlv_registry_get(struct xlv_registry *registry, const struct xlv_uuid *uuid,
                      struct xlv_instance *instance, struct xlv_error *e);
 int xlv_registry_get_number(struct xlv_registry *registry, uint64_t number,
@@ -190,6 +210,24 @@ const char *xlv_accept_name(enum xlv_accept accept); /* "", "reset", "kept" */
  */
 int xlv_registry_uid(struct xlv_registry *registry, uint64_t number, uint32_t first,
                      uint32_t count, uint32_t *uid, struct xlv_error *e);
+
+/*
+ * Deleting leaves a tombstone: row, bindings and state stay, and whatever asks for the instance
+ * (its uuid, a domain bound to it) is refused rather than given another TPM. XLV_E_IN_USE: its
+ * store is locked; XLV_E_REFUSED: another host has it, or it is about to; XLV_E_EXISTS: it is
+ * deleted already (delete), XLV_E_INVALID: it is not deleted (undelete, purge).
+ */
+int xlv_registry_delete(struct xlv_registry *registry, uint64_t number, struct xlv_error *e);
+int xlv_registry_undelete(struct xlv_registry *registry, uint64_t number, struct xlv_error *e);
+
+/* Ends a tombstone: row, bindings, directory. Its uuid is unknown then, its number never used
+ * again. Killed at any moment, all of it is there or the next sweep removes the rest. */
+int xlv_registry_purge(struct xlv_registry *registry, uint64_t number, struct xlv_error *e);
+
+/* All that were deleted at least so many seconds ago; those that resist are left for another
+ * time. *count (may be NULL): how many there were. */
+int xlv_registry_purge_older(struct xlv_registry *registry, int64_t seconds, unsigned *count,
+                             struct xlv_error *e);
 
 /*
  * The steps of a handover; each is durable when it returns, and is made only from the states

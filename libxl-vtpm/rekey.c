@@ -380,6 +380,9 @@ static int run(struct rekey *r)
     if (rc || (cleaned && xlv_keys_count(r->keys) == 1))
         return rc;
     rc = xlv_keys_rotate_begin(r->keys, r->e);
+    /* an instance that is being adopted may have the old key, and is on the list afterwards */
+    if (!rc)
+        rc = xlv_registry_sweep(r->registry, r->e);
     if (!rc)
         rc = xlv_registry_each(r->registry, visit, r, r->e);
     if (!rc)

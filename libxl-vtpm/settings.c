@@ -28,6 +28,7 @@
 #define UID_BASE 2013265920u
 #define UID_COUNT 65536u
 #define UID_LAST 4294967294u
+#define DAYS_MAX 36500u /* a hundred years */
 
 /* Where a value stands, for its error. */
 struct place {
@@ -149,6 +150,12 @@ static int set_backend_uid_count(struct xlv_settings *s, const char *value, cons
                           e);
 
     return rc || s->backend_uid_count ? rc : bad(at, e, value, "a number of uids is needed");
+}
+
+static int set_deleted_kept(struct xlv_settings *s, const char *value, const struct place *at,
+                            struct xlv_error *e)
+{
+    return number_value(&s->deleted_kept_days, value, DAYS_MAX, "a number of days is needed", at, e);
 }
 
 static int set_default_tpm_version(struct xlv_settings *s, const char *value,
@@ -323,6 +330,7 @@ static const struct {
     { "default-tpm-version", false, set_default_tpm_version },
     { "unknown-uuid", false, set_unknown_uuid },
     { "late-attach", false, set_late_attach },
+    { "deleted-kept", false, set_deleted_kept },
     { "untold-boot", false, set_untold_boot },
     { "max-locality", false, set_max_locality },
     { "pcr-banks", false, set_pcr_banks },
@@ -351,6 +359,7 @@ static int start(struct xlv_settings *s)
         .unknown_uuid = XLV_UNKNOWN_UUID_ASSIGN,
         .max_locality = 0,
         .pcr_banks = XLV_BANK_SHA256,
+        .deleted_kept_days = 30,
         .key_provider = XLV_KEY_FILE,
         .log_level = XLV_LOG_INFO,
     };

@@ -16,6 +16,7 @@
  *   unknown-uuid           assign                                     assign or refuse
  *   late-attach            allow                                      allow or refuse
  *   untold-boot            refuse                                     refuse or created
+ *   deleted-kept           30                                         days
  *   max-locality           0                                          0 to 4
  *   pcr-banks              sha256                                     of new TPMs 2.0: sha1, sha256,
  *                                                                     sha384, sha512
@@ -50,6 +51,7 @@ struct xlv_settings {
     bool refuse_late_attach;  /* of a device to a domain that runs already */
     bool untold_is_created;   /* domains of which it cannot be told: else refused */
     unsigned max_locality;
+    uint32_t deleted_kept_days; /* until xl-vtpm purge --expired ends it */
     uint32_t pcr_banks; /* of enum xlv_bank, at least one */
     enum xlv_key_provider key_provider;
     char *key_source; /* path or credential name; owned */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* xl-vtpm: the registry's side of instances: list, show, create, bind, release, accept. */
+/* xl-vtpm: the registry's side of instances. */
 #include "config.h"
 
 #include "libxl-vtpm/xl-vtpm.h"
@@ -102,6 +102,11 @@ static void print_instance(struct json_object *instance)
                  "boot before", text_of(instance, "late_attach", "?"));
         print_field("late attach", text);
     }
+    if (member(instance, "deleted")) {
+        snprintf(text, sizeof(text), "%s: xl-vtpm undelete brings it back",
+                 text_of(instance, "deleted", "?"));
+        print_field("deleted", text);
+    }
     if (refusal) {
         snprintf(text, sizeof(text), "%s: domain %s, device %s: %s", text_of(refusal, "time", "?"),
                  text_of(refusal, "domid", "?"), text_of(refusal, "devid", "?"),
@@ -146,8 +151,12 @@ static int print_list(struct run *run, struct json_object *list)
 
 int run_list(struct run *run, struct json_object **result)
 {
-    int rc = ask(run, request_of("list"), result);
+    struct json_object *request = request_of("list");
+    int rc;
 
+    if (run->deleted)
+        put(request, "deleted", json_object_new_boolean(true));
+    rc = ask(run, request, result);
     if (!rc && !json_object_is_type(*result, json_type_array))
         rc = xlv_fail(&run->e, -EPROTO, "the daemon's answer is no list");
     return rc || run->json ? rc : print_list(run, *result);
@@ -210,6 +219,96 @@ int run_release(struct run *run, struct json_object **result)
     if (!rc && !run->json)
         printf("instance %s, uuid %s, is served again\n", text_of(*result, "number", "?"),
                text_of(*result, "uuid", "?"));
+    return rc;
+}
+
+int run_label(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("label");
+
+    put_instance(request, run->args[0]);
+    put(request, "label", json_object_new_string(run->args[1]));
+    return ask(run, request, result);
+}
+
+/* "instance 3 (uuid, label, last domain)" for a question about it. */
+static int describe(struct run *run, char *text, size_t room)
+{
+    struct json_object *request = request_of("show"), *shown = NULL;
+    int rc;
+
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, &shown);
+    if (!rc)
+        snprintf(text, room, "instance %s (%s, label %s, last domain %s)",
+                 text_of(shown, "number", "?"), text_of(shown, "uuid", "?"),
+                 text_of(shown, "label", "none"), domain_of(shown));
+    json_object_put(shown);
+    return rc;
+}
+
+int run_delete(struct run *run, struct json_object **result)
+{
+    char what[2 * XLV_LABEL_MAX + 128], question[2 * XLV_LABEL_MAX + 512];
+    struct json_object *request;
+    int rc = describe(run, what, sizeof(what));
+
+    if (rc)
+        return rc;
+    snprintf(question, sizeof(question), "%s is deleted: its guest is refused its TPM, and xl-vtpm "
+             "undelete brings it back until it is purged.", what);
+    rc = confirm(run, question);
+    if (rc)
+        return rc;
+    request = request_of("delete");
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        printf("instance %s, uuid %s, is deleted; xl-vtpm undelete %s brings it back\n",
+               text_of(*result, "number", "?"), text_of(*result, "uuid", "?"),
+               text_of(*result, "number", "?"));
+    return rc;
+}
+
+int run_undelete(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("undelete");
+    int rc;
+
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        printf("instance %s, uuid %s, is there again\n", text_of(*result, "number", "?"),
+               text_of(*result, "uuid", "?"));
+    return rc;
+}
+
+int run_purge(struct run *run, struct json_object **result)
+{
+    char what[2 * XLV_LABEL_MAX + 128], question[2 * XLV_LABEL_MAX + 512];
+    struct json_object *request;
+    int rc = 0;
+
+    if (run->expired == (run->count == 1))
+        return xlv_fail(&run->e, XLV_E_INVALID, "purge needs an instance, or --expired");
+    if (!run->expired) {
+        rc = describe(run, what, sizeof(what));
+        if (rc)
+            return rc;
+    }
+    snprintf(question, sizeof(question), "%s is removed for ever, with all that is sealed to it.",
+             run->expired ? "What was deleted long enough ago" : what);
+    rc = confirm(run, question);
+    if (rc)
+        return rc;
+    request = request_of("purge");
+    if (run->expired)
+        put(request, "expired", json_object_new_boolean(true));
+    else
+        put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (!rc && !run->json)
+        printf("purged: %s\n", text_of(*result, "purged", "?"));
     return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "libxl-vtpm/utf8.h"
 
@@ -57,6 +58,22 @@ int ask(struct run *run, struct json_object *request, struct json_object **resul
 
     json_object_put(request);
     return rc;
+}
+
+int confirm(struct run *run, const char *question)
+{
+    char answer[8];
+
+    if (run->yes)
+        return 0;
+    if (!isatty(STDIN_FILENO))
+        return xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed: there is no terminal to ask "
+                        "at; --yes goes ahead without");
+    fflush(stdout);
+    fprintf(stderr, "%s\nType yes to go on: ", question);
+    if (fgets(answer, sizeof(answer), stdin) && !strcmp(answer, "yes\n"))
+        return 0;
+    return xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed");
 }
 
 /* Terminal columns: characters of UTF-8; good enough for names and labels. */

@@ -49,28 +49,15 @@ static void print_recover(struct json_object *report)
     }
 }
 
-/* Nobody there to ask is a no. */
 static bool agree(struct json_object *report, const char *question, void *opaque)
 {
     struct run *run = opaque;
-    char answer[8];
 
-    if (run->yes)
-        return true;
-    if (!isatty(STDIN_FILENO)) {
-        xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed: there is no terminal to ask at; "
-                 "--yes goes ahead without");
-        return false;
-    }
-    if (!run->json)
+    if (!run->yes && isatty(STDIN_FILENO) && !run->json) {
         print_recover(report);
-    run->shown = true;
-    fflush(stdout);
-    fprintf(stderr, "%s\nType yes to go on: ", question);
-    if (fgets(answer, sizeof(answer), stdin) && !strcmp(answer, "yes\n"))
-        return true;
-    xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed");
-    return false;
+        run->shown = true;
+    }
+    return !confirm(run, question);
 }
 
 /* Out of quarantine, if what there is would be served. */

@@ -25,7 +25,7 @@ static const struct command {
     int (*run)(struct run *run, struct json_object **result);
     const char *synopsis, *help;
 } commands[] = {
-    { "list", 0, 0, ANY, "", run_list, "", "the instances of this host" },
+    { "list", 0, 0, ANY, "deleted", run_list, "[--deleted]", "the instances of this host" },
     { "show", 1, 1, ANY, "", run_show, "UUID|NUMBER", "one instance in full" },
     { "create", 0, 1, ANY, "tpm-version label", run_create,
       "[--tpm-version 1.2|2.0] [--label TEXT] [UUID]",
@@ -36,6 +36,12 @@ static const struct command {
     { "release", 1, 1, ANY, "", run_release, "UUID|NUMBER", "out of quarantine" },
     { "accept", 1, 1, ANY, "reset kept", run_accept, "[--reset|--kept] UUID|NUMBER",
       "what the next restored domain gets, though its save is not the latest" },
+    { "label", 2, 2, ANY, "", run_label, "UUID|NUMBER TEXT", "give it a label, or none with \"\"" },
+    { "delete", 1, 1, ANY, "yes", run_delete, "[--yes] UUID|NUMBER",
+      "serve it to nobody any more; it can be had back" },
+    { "undelete", 1, 1, ANY, "", run_undelete, "UUID|NUMBER", "have a deleted one back" },
+    { "purge", 0, 1, ANY, "yes expired", run_purge, "[--yes] UUID|NUMBER | --expired",
+      "remove a deleted one for ever, or all that were deleted long enough ago" },
     { "recover", 1, 1, ANY, "use-slot yes release", run_recover,
       "[--use-slot 0|1] [--yes] [--release] UUID|NUMBER",
       "what can be read of a state; choose what to go on with" },
@@ -44,6 +50,13 @@ static const struct command {
     { "ek-cert", 1, 1, ANY, "key csr", run_ek_cert,
       "[--key rsa2048|p384|p256|platform] [--csr] UUID|NUMBER",
       "the certificate of a TPM's endorsement key, or what another CA needs to make one" },
+    { "export", 2, 2, ANY, "swtpm swtpm-key passphrase-file", run_export,
+      "[--passphrase-file FILE | --swtpm [--swtpm-key KEY]] UUID|NUMBER FILE",
+      "one TPM into a file: an archive under a passphrase, or a state file of swtpm" },
+    { "import", 1, 2, ANY, "passphrase-file swtpm-key tpm-version label replace", run_import,
+      "[--passphrase-file FILE | --swtpm-key KEY] [--tpm-version 1.2|2.0] [--label TEXT] "
+      "[--replace] FILE [UUID]",
+      "an instance from such a file; prints its uuid" },
     { "check", 1, 1, ANY, "", run_check, "FILE",
       "what each vtpm entry of a domain's configuration will get" },
     { "status", 0, 0, DAEMON, "", run_status, "", "how the daemon is" },
@@ -80,6 +93,12 @@ static const struct option_entry {
     FLAG("yes", 0, yes, NULL),
     FLAG("reset", 0, reset, NULL),
     FLAG("kept", 0, kept, NULL),
+    FLAG("swtpm", 0, swtpm, NULL),
+    TEXT("swtpm-key", 0, swtpm_key, NULL),
+    TEXT("passphrase-file", 0, passphrase_file, NULL),
+    FLAG("replace", 0, replace, NULL),
+    FLAG("deleted", 0, deleted, NULL),
+    FLAG("expired", 0, expired, NULL),
 };
 #define ENTRIES (sizeof(entries) / sizeof(entries[0]))
 #define OPTION_FIRST 256 /* above all letters; then the place in entries */

@@ -39,8 +39,9 @@ enum exit_code {
 /* What one run was asked for, and what it works with. */
 struct run {
     bool json, verbose, offline, help, version;
-    bool yes, release, shown, reset, kept, csr;
-    const char *config, *tpm_version, *label, *devid, *use_slot, *key;
+    bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired;
+    const char *config, *tpm_version, *label, *devid, *use_slot, *key, *swtpm_key;
+    const char *passphrase_file;
     char **args; /* behind the command's name */
     int count;
     const struct xlv_settings *settings;
@@ -68,6 +69,10 @@ void put_instance(struct json_object *request, const char *arg);
 /* Asks the daemon or the files; frees request. *result is the caller's. */
 int ask(struct run *run, struct json_object *request, struct json_object **result);
 
+/* Asks at the terminal; with --yes there is no question. Nobody there to ask is a no. 0, or
+ * XLV_E_REFUSED with its sentence. */
+int confirm(struct run *run, const char *question);
+
 /* Nothing that these print reaches the terminal as a control. */
 void print_text(const char *text);
 void print_field(const char *name, const char *text);
@@ -83,6 +88,10 @@ int run_bind(struct run *run, struct json_object **result);
 int run_unbind(struct run *run, struct json_object **result);
 int run_release(struct run *run, struct json_object **result);
 int run_accept(struct run *run, struct json_object **result);
+int run_label(struct run *run, struct json_object **result);
+int run_delete(struct run *run, struct json_object **result);
+int run_undelete(struct run *run, struct json_object **result);
+int run_purge(struct run *run, struct json_object **result);
 
 /* xl-vtpm-states.c */
 int run_recover(struct run *run, struct json_object **result);
@@ -91,6 +100,10 @@ int run_rekey(struct run *run, struct json_object **result);
 /* xl-vtpm-ca.c */
 int run_ca(struct run *run, struct json_object **result);
 int run_ek_cert(struct run *run, struct json_object **result);
+
+/* xl-vtpm-transfer.c */
+int run_export(struct run *run, struct json_object **result);
+int run_import(struct run *run, struct json_object **result);
 
 /* xl-vtpm-host.c */
 int run_check(struct run *run, struct json_object **result);

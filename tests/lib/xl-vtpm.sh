@@ -7,6 +7,7 @@
 #   ok NAME CONDITION...   one test
 #   run ARGUMENT...        leaves $code, $out, $err and the files out and err in $dir
 #   is, has, code, field   conditions and what they ask for
+#   hold, let_go           a store that is in use
 n=0
 ok() { # ok NAME CONDITION...
     local name=$1
@@ -35,3 +36,19 @@ is() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; false; }; }
 has() { case $1 in *"$2"*) ;; *) echo "'$2' is not in it"; false ;; esac; }
 code() { is "$code" "$1"; }
 field() { jq -r "$1" "$dir/out"; }
+# hold DIRECTORY UUID KEYFILE: somebody has the store, until let_go
+holder=
+hold() {
+    mkfifo "$dir/stay" "$dir/said"
+    "$build/tests/unit/state" hold "$@" <"$dir/stay" >"$dir/said" &
+    holder=$!
+    exec 7>"$dir/stay"
+    read -r _ <"$dir/said"
+    rm -f "$dir/stay" "$dir/said"
+}
+let_go() {
+    [ -n "$holder" ] || return 0
+    exec 7>&-
+    wait "$holder"
+    holder=
+}

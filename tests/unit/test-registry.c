@@ -218,6 +218,45 @@ static void refuse_makes_no_instance_and_says_what_to_do(void **state)
     xlv_registry_close(r);
 }
 
+static void what_was_deleted_is_refused_and_not_made_anew(void **state)
+{
+    struct xlv_registry *r = open_it();
+    struct xlv_lookup by_uuid = lookup_of(1, "web", 0), by_name = lookup_of(2, "web", 0);
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_instance instance;
+    enum xlv_rule rule;
+
+    (void)state;
+    assert_int_equal(xlv_registry_resolve(r, &by_uuid, &instance, &rule, NULL), 0);
+    assert_int_equal(instance.number, 1);
+    assert_int_equal(xlv_registry_undelete(r, 1, NULL), XLV_E_INVALID);
+    assert_int_equal(xlv_registry_purge(r, 1, NULL), XLV_E_INVALID);
+    assert_int_equal(xlv_registry_delete(r, 2, NULL), XLV_E_NOT_FOUND);
+    assert_int_equal(xlv_registry_delete(r, 1, NULL), 0);
+    assert_int_equal(xlv_registry_delete(r, 1, NULL), XLV_E_EXISTS);
+    /* neither by its uuid nor by its domain */
+    assert_int_equal(xlv_registry_resolve(r, &by_uuid, &instance, &rule, &e), XLV_E_REFUSED);
+    assert_non_null(strstr(e.text, "undelete 1"));
+    assert_int_equal(xlv_registry_resolve(r, &by_name, &instance, &rule, NULL), XLV_E_REFUSED);
+    assert_int_equal(xlv_registry_preview(r, &by_name, &instance, &rule, NULL), XLV_E_REFUSED);
+    assert_int_equal(xlv_registry_create(r, &by_uuid.uuid, XLV_TPM_2_0, NULL, &instance, NULL),
+                     XLV_E_EXISTS);
+    assert_int_equal(xlv_registry_bind(r, 1, "db", 0, NULL), XLV_E_REFUSED);
+    assert_int_equal(xlv_registry_get_number(r, 2, &instance, NULL), XLV_E_NOT_FOUND);
+    /* and back again, with all that belonged to it */
+    assert_int_equal(xlv_registry_undelete(r, 1, NULL), 0);
+    assert_int_equal(xlv_registry_resolve(r, &by_name, &instance, &rule, NULL), 0);
+    assert_int_equal(instance.number, 1);
+    assert_int_equal(rule, XLV_RULE_BINDING);
+    /* gone for good: the uuid is unknown, the number is not used again */
+    assert_int_equal(xlv_registry_delete(r, 1, NULL), 0);
+    assert_int_equal(xlv_registry_purge(r, 1, NULL), 0);
+    assert_int_equal(xlv_registry_resolve(r, &by_uuid, &instance, &rule, NULL), 0);
+    assert_int_equal(rule, XLV_RULE_ASSIGNED);
+    assert_int_equal(instance.number, 2);
+    xlv_registry_close(r);
+}
+
 static void preview_tells_the_same_and_changes_nothing(void **state)
 {
     struct xlv_registry *r = open_it();
@@ -1288,6 +1327,7 @@ int main(void)
         TEST(dropping_the_uuid_from_the_line_keeps_the_tpm),
         TEST(an_automatic_binding_follows_the_last_use_an_administrators_stays),
         TEST(refuse_makes_no_instance_and_says_what_to_do),
+        TEST(what_was_deleted_is_refused_and_not_made_anew),
         TEST(preview_tells_the_same_and_changes_nothing),
         TEST(what_was_noted_is_there_after_reopening),
         TEST(bindings_are_made_replaced_and_removed),

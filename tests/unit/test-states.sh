@@ -8,7 +8,6 @@ set -u
 
 build=${top_builddir:-.}
 dir=$(mktemp -d)
-holder=
 trap 'let_go; rm -rf "$dir"' EXIT
 
 . "${top_srcdir:-.}/tests/lib/xl-vtpm.sh"
@@ -27,20 +26,6 @@ instance() { # instance NUMBER TEXT...: made, and ready
     shift
     state commit "$number" "$@"
     sqlite3 "$dir/state/vtpm.db" "UPDATE instance SET life = 'ready' WHERE number = $number"
-}
-hold() {
-    mkfifo "$dir/stay" "$dir/said"
-    "$build/tests/unit/state" hold "$(at "$1")" "$(uuid "$1")" "$key" <"$dir/stay" >"$dir/said" &
-    holder=$!
-    exec 7>"$dir/stay"
-    read -r _ <"$dir/said"
-    rm -f "$dir/stay" "$dir/said"
-}
-let_go() {
-    [ -n "$holder" ] || return 0
-    exec 7>&-
-    wait "$holder"
-    holder=
 }
 flip() { # flip FILE OFFSET: one bit
     local byte
@@ -91,7 +76,7 @@ run recover --use-slot 1 1
 ok "a choice is asked for" code 4
 ok "without a terminal that is a no" has "$err" "nothing was changed: there is no terminal"
 ok "nothing was changed so far" is "$(sums)" "$(cat "$dir/before")"
-hold 1
+hold "$(at 1)" "$(uuid 1)" "$key"
 run recover 1
 ok "an instance in use is refused" code 4
 ok "in use, it says" has "$err" "instance 1 is in use by another process"
@@ -173,7 +158,7 @@ sqlite3 "$dir/state/vtpm.db" "UPDATE instance SET life = 'ready' WHERE number = 
 # --- rekey ---
 old=$(sha256sum <"$key")
 cp "$key" "$dir/the-key"
-hold 3
+hold "$(at 3)" "$(uuid 3)" "$key"
 run rekey
 ok "an instance in use is left" code 6
 ok "it is named" has "$out" "instance 3 ($(uuid 3)) is left: in use"

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Whole states of instances: see states.h. */
+#include "config.h"
+
+#include "libxl-vtpm/states.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "backend/kept.h"
+#include "backend/store.h"
+#include "common/bytes.h"
+#include "common/fd.h"
+
+/* A read meets a commit: the next one rarely does. A damaged state stays so. */
+#define TRIES 50
+
+static int one(const struct xlv_instance *instance, void *opaque)
+{
+    (void)instance;
+    (void)opaque;
+    return XLV_E_EXISTS;
+}
+
+int xlv_states_init(struct xlv_states *s, const struct xlv_settings *settings, bool create,
+                    struct xlv_error *e)
+{
+    int rc;
+
+    *s = (struct xlv_states){ .settings = settings };
+    rc = xlv_registry_open(&s->registry, settings->state_dir, create, e);
+    if (rc)
+        return rc;
+    rc = create ? xlv_registry_each(s->registry, one, NULL, e) : XLV_E_EXISTS;
+    if (rc && rc != XLV_E_EXISTS)
+        return rc;
+    return xlv_keys_new(&s->keys, settings->key_provider, settings->key_source, !rc, e);
+}
+
+void xlv_states_deinit(struct xlv_states *s)
+{
+    xlv_keys_free(s->keys);
+    xlv_registry_close(s->registry);
+    *s = (struct xlv_states){ .registry = NULL };
+}
+
+static int refuse_elsewhere(const struct xlv_instance *instance, struct xlv_error *e)
+{
+    if (instance->handover == XLV_HANDOVER_HELD)
+        return 0;
+    return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is %s (other host: %s)",
+                    instance->number, xlv_handover_name(instance->handover),
+                    instance->handover_peer);
+}
+
+/* *store with the key that opens it; which key that is, is certain under the lock only. */
+static int open_store(struct xlv_states *s, const struct xlv_uuid *uuid, const int slots[2],
+                      struct xlv_store **store, struct xlv_error *e)
+{
+    uint8_t key[XLV_KEY_SIZE];
+    int rc = xlv_keys_of_store(s->keys, uuid, slots, key, NULL, e);
+
+    *store = NULL;
+    if (!rc)
+        rc = xlv_store_new(store, slots, uuid, key, e);
+    OPENSSL_cleanse(key, sizeof(key));
+    return rc;
+}
+
+static int not_made(const struct xlv_instance *instance, struct xlv_error *e)
+{
+    return xlv_fail(e, XLV_E_EMPTY, "the TPM of instance %" PRIu64 " was not made yet; that "
+                    "happens at its first use", instance->number);
+}
+
+/*
+ * Whatever loads was sealed as one generation and is therefore whole. What a commit or a change
+ * of key does meanwhile can only make a load fail, never return a mixture.
+ */
+int xlv_states_read(struct xlv_states *s, const struct xlv_instance *instance, uint8_t **data,
+                    size_t *length, struct xlv_error *e)
+{
+    int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    struct xlv_kept kept;
+    uint64_t generation;
+    size_t size = 0;
+    int rc = refuse_elsewhere(instance, e);
+
+    *data = NULL;
+    *length = 0;
+    if (!rc)
+        rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
+    if (!rc) {
+        rc = xlv_store_open(dirfd, slots, e);
+        if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW) {
+            xlv_error_clear(e);
+            return not_made(instance, e);
+        }
+    }
+    if (rc)
+        return rc;
+    for (int i = 0; i < TRIES; i++) {
+        struct xlv_store *store;
+
+        if (i)
+            xlv_error_clear(e);
+        rc = open_store(s, &instance->uuid, slots, &store, e);
+        if (!rc)
+            rc = xlv_store_load(store, data, &size, &generation, e);
+        xlv_store_free(store);
+        if (rc <= 0 || rc == XLV_E_EMPTY)
+            break;
+    }
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    if (rc == XLV_E_EMPTY)
+        return not_made(instance, e);
+    if (!rc)
+        rc = xlv_kept_split(*data, size, &kept, length);
+    if (rc) {
+        xlv_wipe(*data, size);
+        *data = NULL;
+        return xlv_fail(e, rc, "the state of instance %" PRIu64 " cannot be read: %s",
+                        instance->number, xlv_strerror(rc));
+    }
+    return 0;
+}
+
+/* What is committed where. */
+struct commit {
+    struct xlv_states *states;
+    const uint8_t *data;
+    size_t length;
+};
+
+/* Under the lock of the store. */
+static int commit(struct xlv_states *s, const struct xlv_uuid *uuid, const int slots[2],
+                  const struct commit *c, struct xlv_error *e)
+{
+    struct xlv_store *store;
+    uint8_t *old = NULL;
+    size_t old_length = 0;
+    uint64_t generation;
+    int rc = open_store(s, uuid, slots, &store, e);
+
+    if (!rc)
+        rc = xlv_store_load(store, &old, &old_length, &generation, e);
+    xlv_wipe(old, old_length);
+    if (rc == XLV_E_EMPTY) {
+        xlv_error_clear(e);
+        rc = 0;
+    }
+    if (!rc)
+        rc = xlv_store_commit(store, c->data, c->length, &generation, e);
+    xlv_store_free(store);
+    return rc;
+}
+
+static int lock(const struct xlv_instance *instance, int fd, struct xlv_error *e)
+{
+    if (!flock(fd, LOCK_EX | LOCK_NB))
+        return 0;
+    return xlv_fail(e, errno == EWOULDBLOCK ? XLV_E_IN_USE : -errno,
+                    "instance %" PRIu64 " is in use: shut its domain down first",
+                    instance->number);
+}
+
+static int fill(int dirfd, const struct xlv_instance *instance, void *opaque, struct xlv_error *e)
+{
+    const struct commit *c = opaque;
+    int slots[2] = { -1, -1 };
+    int rc = xlv_store_create(dirfd, e);
+
+    if (!rc)
+        rc = xlv_store_open(dirfd, slots, e);
+    if (!rc)
+        rc = lock(instance, slots[0], e);
+    if (!rc)
+        rc = commit(c->states, &instance->uuid, slots, c, e);
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    return rc;
+}
+
+int xlv_states_adopt(struct xlv_states *s, const struct xlv_uuid *uuid,
+                     enum xlv_tpm_version version, const char *label, const uint8_t *data,
+                     size_t length, struct xlv_instance *instance, struct xlv_error *e)
+{
+    struct commit c = { .states = s, .data = data, .length = length };
+
+    return xlv_registry_adopt(s->registry, uuid, version, label, fill, &c, instance, e);
+}
+
+int xlv_states_replace(struct xlv_states *s, const struct xlv_uuid *uuid,
+                       enum xlv_tpm_version version, const uint8_t *data, size_t length,
+                       struct xlv_instance *instance, struct xlv_error *e)
+{
+    const struct commit c = { .states = s, .data = data, .length = length };
+    int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    char path[PATH_MAX];
+    int rc = xlv_registry_get(s->registry, uuid, instance, e);
+
+    if (!rc && instance->tpm_version != version)
+        rc = xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is a TPM %s, this is the state of a "
+                      "TPM %s: give it a uuid of its own", instance->number,
+                      xlv_tpm_version_name(instance->tpm_version), xlv_tpm_version_name(version));
+    if (!rc)
+        rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
+    if (!rc)
+        rc = xlv_store_create(dirfd, e);
+    if (!rc)
+        rc = xlv_store_open(dirfd, slots, e);
+    if (!rc)
+        rc = lock(instance, slots[0], e);
+    /* with the lock held: what is read now stands still */
+    if (!rc)
+        rc = xlv_registry_get(s->registry, uuid, instance, e);
+    if (!rc)
+        rc = refuse_elsewhere(instance, e);
+    if (!rc) {
+        /* without it the old TPM goes on as after a power cut, until the commit */
+        snprintf(path, sizeof(path), "%s/journal/%" PRIu64, s->settings->run_dir,
+                 instance->number);
+        if (unlink(path) && errno != ENOENT)
+            rc = xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path,
+                          strerror(errno));
+    }
+    if (!rc)
+        rc = commit(s, uuid, slots, &c, e);
+    if (!rc)
+        rc = xlv_registry_replaced(s->registry, instance->number, e);
+    if (!rc)
+        rc = xlv_registry_get(s->registry, uuid, instance, e);
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    return rc;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Whole states of instances, for the command: read while their guests run, made
+ * instances of, put in the place of others. On the files and the registry, which
+ * a daemon may use at the same time.
+ */
+#ifndef XLV_STATES_H
+#define XLV_STATES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/uuid.h"
+#include "libxl-vtpm/keys.h"
+#include "libxl-vtpm/registry.h"
+#include "libxl-vtpm/settings.h"
+
+struct xlv_states {
+    const struct xlv_settings *settings; /* borrowed */
+    struct xlv_registry *registry;
+    struct xlv_keys *keys;
+};
+
+/* create: where there is no registry yet it is made, and with no instance in it the master
+ * key. deinit is safe after a failed init. */
+int xlv_states_init(struct xlv_states *states, const struct xlv_settings *settings, bool create,
+                    struct xlv_error *e);
+void xlv_states_deinit(struct xlv_states *states);
+
+/*
+ * The newest durable container of an instance, without a kept state; *data is the caller's
+ * (xlv_wipe()). Takes no lock: a guest may be served and change it meanwhile. XLV_E_REFUSED:
+ * another host has it; XLV_E_EMPTY: no TPM was made yet; else as xlv_store_load().
+ */
+int xlv_states_read(struct xlv_states *states, const struct xlv_instance *instance,
+                    uint8_t **data, size_t *length, struct xlv_error *e);
+
+/* A new instance with this container, READY; all of it or nothing, see xlv_registry_adopt(). */
+int xlv_states_adopt(struct xlv_states *states, const struct xlv_uuid *uuid,
+                     enum xlv_tpm_version version, const char *label, const uint8_t *data,
+                     size_t length, struct xlv_instance *instance, struct xlv_error *e);
+
+/*
+ * The container becomes the next generation of the instance's store, in one commit: before it
+ * the old TPM is whole, after it the new one. What a journal has of the old one is gone.
+ * XLV_E_IN_USE; XLV_E_REFUSED: another host has it, or it is of the other TPM version.
+ */
+int xlv_states_replace(struct xlv_states *states, const struct xlv_uuid *uuid,
+                       enum xlv_tpm_version version, const uint8_t *data, size_t length,
+                       struct xlv_instance *instance, struct xlv_error *e);
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Work on a TPM in a process of its own: see task.h. */
+#include "config.h"
+
+#include "libxl-vtpm/task.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+
+#include "backend/store.h"
+#include "common/fd.h"
+#include "libxl-vtpm/spawn.h"
+
+/* TPM 1.2 makes RSA keys: seconds on a slow machine. */
+#define PATIENCE_MS (60 * 1000)
+
+struct task {
+    const struct xlv_settings *settings;
+    struct xlv_msg_launch launch;
+    int slots[2], socket;
+    pid_t pid;
+};
+
+/* A store that is in memory only, under a key that nobody else has. */
+static int make_store(struct task *t, const uint8_t *in, size_t length, struct xlv_error *e)
+{
+    struct xlv_store *store = NULL;
+    uint8_t *nothing = NULL;
+    uint64_t generation;
+    size_t none;
+    int rc = 0;
+
+    xlv_uuid_generate(&t->launch.uuid);
+    if (RAND_priv_bytes(t->launch.instance_key, XLV_KEY_SIZE) != 1)
+        return xlv_fail(e, -EIO, "no random bytes for a key");
+    for (int i = 0; i < 2 && !rc; i++) {
+        t->slots[i] = memfd_create("slot", MFD_CLOEXEC);
+        rc = t->slots[i] < 0 ? xlv_fail(e, -errno, "no memory for a slot: %s", strerror(errno))
+                             : xlv_store_prepare(t->slots[i], e);
+    }
+    if (rc)
+        return rc;
+    rc = xlv_store_new(&store, t->slots, &t->launch.uuid, t->launch.instance_key, e);
+    if (!rc) {
+        rc = xlv_store_load(store, &nothing, &none, &generation, NULL);
+        rc = rc == XLV_E_EMPTY ? xlv_store_commit(store, in, length, &generation, e)
+                               : xlv_fail(e, -EIO, "a new store in memory is not empty");
+    }
+    xlv_store_free(store);
+    return rc;
+}
+
+static int take_result(struct task *t, uint8_t **out, size_t *length, struct xlv_error *e)
+{
+    struct xlv_store *store = NULL;
+    uint64_t generation;
+    int rc = xlv_store_new(&store, t->slots, &t->launch.uuid, t->launch.instance_key, e);
+
+    if (!rc)
+        rc = xlv_store_load(store, out, length, &generation, e);
+    xlv_store_free(store);
+    return rc;
+}
+
+static int start(struct task *t, struct xlv_error *e)
+{
+    const char *program = t->settings->backend_program;
+    int pair[2], rc;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return xlv_fail(e, -errno, "no socket pair for %s: %s", program, strerror(errno));
+    t->socket = pair[0];
+    rc = xlv_spawn_backend(program, pair[1], xlv_log_level() < XLV_LOG_INFO, &t->pid);
+    xlv_close(&pair[1]);
+    if (rc)
+        return xlv_fail(e, rc, "cannot start %s: %s", program, strerror(-rc));
+    /* an error here is the process having died: its end tells why */
+    (void)xlv_send_message(t->socket, &t->launch, sizeof(t->launch), t->slots, 2);
+    return 0;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Whoever has had a state's bytes inside may be anybody: what it says is only a line of text. */
+static int told(const struct xlv_msg_failed *failed, struct xlv_error *e)
+{
+    char text[XLV_TEXT_MAX];
+    size_t i = 0;
+
+    for (; i < sizeof(text) - 1 && failed->text[i]; i++)
+        text[i] = failed->text[i];
+    text[i] = '\0';
+    for (i = 0; text[i]; i++)
+        if (text[i] < ' ' || text[i] > '~')
+            text[i] = '?';
+    return xlv_fail(e, failed->code ? failed->code : -EIO, "%s", text);
+}
+
+/* Until it is done: READY is the only success. The process is gone then. */
+static int follow(struct task *t, struct xlv_error *e)
+{
+    int64_t end = now_ms() + PATIENCE_MS;
+    bool done = false;
+    int rc = 0;
+
+    while (!done) {
+        struct pollfd p = { .fd = t->socket, .events = POLLIN };
+        int64_t left = end - now_ms();
+        union {
+            struct xlv_msg_header h;
+            struct xlv_msg_failed failed;
+        } m;
+        size_t length = sizeof(m), nfds = 0;
+        int r = poll(&p, 1, left > 0 ? (int)left : 0);
+
+        if (r < 0 && errno == EINTR)
+            continue;
+        done = true;
+        if (r <= 0)
+            rc = xlv_fail(e, -ETIMEDOUT, "the TPM did not come up within %d s", PATIENCE_MS / 1000);
+        else if (xlv_receive_message(t->socket, &m, &length, NULL, &nfds))
+            rc = xlv_fail(e, -EIO, "the process that looks at the state died of it");
+        else if (length == sizeof(m.failed) && m.h.type == XLV_MSG_FAILED)
+            rc = told(&m.failed, e);
+        else if (length != sizeof(struct xlv_msg_simple) || m.h.type != XLV_MSG_READY)
+            rc = xlv_fail(e, -EPROTO, "the process that looks at the state says what it should "
+                          "not");
+    }
+    kill(t->pid, SIGKILL);
+    while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return rc;
+}
+
+int xlv_task(const struct xlv_settings *settings, enum xlv_launch_mode mode,
+             enum xlv_tpm_version version, const uint8_t *in, size_t in_length, uint8_t **out,
+             size_t *out_length, struct xlv_error *e)
+{
+    struct task t = {
+        .settings = settings, .slots = { -1, -1 }, .socket = -1,
+        .launch = {
+            .h = { XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, XLV_MSG_LAUNCH },
+            .mode = mode, .tpm_version = version, .log_level = XLV_LOG_ERROR,
+        },
+    };
+    int rc;
+
+    *out = NULL;
+    *out_length = 0;
+    /* the last one of the range, which an instance gets when all others are taken */
+    if (!geteuid() && settings->backend_uid_base)
+        t.launch.uid = t.launch.gid =
+            settings->backend_uid_base + settings->backend_uid_count - 1;
+    rc = make_store(&t, in, in_length, e);
+    if (!rc)
+        rc = start(&t, e);
+    if (!rc)
+        rc = follow(&t, e);
+    if (!rc)
+        rc = take_result(&t, out, out_length, e);
+    OPENSSL_cleanse(&t.launch, sizeof(t.launch));
+    xlv_close(&t.socket);
+    xlv_close(&t.slots[0]);
+    xlv_close(&t.slots[1]);
+    return rc;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Work on a TPM that nobody is served with, for the command: a vtpm-backend
+ * process is started on a store in memory, does it in its sandbox, and ends.
+ * So no byte of a state from elsewhere reaches libtpms in a process that holds
+ * more than that state.
+ */
+#ifndef XLV_TASK_H
+#define XLV_TASK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "include/launch.h"
+#include "libxl-vtpm/settings.h"
+
+/*
+ * mode: TRY. in: a container, at most
+ * XLV_PERMANENT_MAX. *out is the caller's (xlv_wipe()). What the backend says of the state is returned as it
+ * is, with its sentence; -ETIMEDOUT: it was ended after a minute; -EIO: it died.
+ */
+int xlv_task(const struct xlv_settings *settings, enum xlv_launch_mode mode,
+             enum xlv_tpm_version version, const uint8_t *in, size_t in_length, uint8_t **out,
+             size_t *out_length, struct xlv_error *e);
+
+#endif
