@@ -440,7 +440,7 @@ static int on_message(struct backend *b, enum xlv_stop_reason *reason)
             return 0;
         }
         if (m.h.type == XLV_MSG_STOP && length == sizeof(m.stop) &&
-            m.stop.reason >= XLV_STOP_FRONTEND_CLOSED && m.stop.reason <= XLV_STOP_SUSPEND) {
+            m.stop.reason >= XLV_STOP_FRONTEND_CLOSED && m.stop.reason <= XLV_STOP_FREEZE) {
             *reason = (enum xlv_stop_reason)m.stop.reason;
             return 1;
         }

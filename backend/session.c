@@ -523,8 +523,9 @@ static int load_store(struct xlv_session *s, struct xlv_error *e)
     return r;
 }
 
-/* Commits the last durable pair as one; then nobody needs the journal's word. */
-static int keep(struct xlv_session *s, uint32_t domid, struct xlv_error *e)
+/* Commits the last durable pair as one; then nobody needs the journal's word, unless the same
+ * domain may go on: then it tells that this is so (resume()). */
+static int keep(struct xlv_session *s, uint32_t domid, bool may_go_on, struct xlv_error *e)
 {
     struct xlv_kept kept = {
         .domid = domid,
@@ -539,7 +540,7 @@ static int keep(struct xlv_session *s, uint32_t domid, struct xlv_error *e)
                         xlv_strerror(r));
     r = commit(s, &pair, e);
     state_clear(&pair);
-    if (!r)
+    if (!r && !may_go_on)
         r = xlv_journal_clear(s->c.journal, e);
     if (!r)
         xlv_log(XLV_LOG_NOTICE, "domain %u is suspended: its state is kept (generation %llu)",
@@ -876,8 +877,8 @@ int xlv_session_stop(struct xlv_session *s, enum xlv_stop_reason reason, struct 
         if (r && r != XLV_E_EMPTY && r != XLV_E_INVALID)
             return r;
     }
-    if (reason == XLV_STOP_SUSPEND)
-        return keep(s, s->c.ring.domid, e);
+    if (reason == XLV_STOP_SUSPEND || reason == XLV_STOP_FREEZE)
+        return keep(s, s->c.ring.domid, reason == XLV_STOP_FREEZE, e);
     /* A closed frontend may be the last that is heard of this boot: the host
      * may be switched off next, and with it the journal goes. If the boot goes
      * on after all, the record is where it does, and the first command that
@@ -924,7 +925,7 @@ int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *
     if (!r)
         r = state_copy(&s->volatile_state, record.volatile_state, record.volatile_length);
     if (!r)
-        r = keep(s, s->c.ring.domid, e);
+        r = keep(s, s->c.ring.domid, false, e);
 out:
     xlv_session_free(s);
     return r;

@@ -62,6 +62,12 @@
  * and the first record, by the process that begins it and by no other: killed
  * before the record, nothing of the boot has happened; after it, all is there.
  * The event log is written first, and whoever begins the boot writes it anew.
+ *
+ * A domain that migrates is suspended like that, and resumed where it was if the migration fails,
+ * with the same ring and nobody the wiser. Its session (XLV_STOP_FREEZE) has served what waited in
+ * the page to its end before it keeps the pair, and leaves the journal: that is of the same domid,
+ * so whoever serves this ring next goes on from the kept state, and finds nothing in the page that
+ * was begun. Killed before the pair was committed, it is as killed at any other time.
  */
 #ifndef XLV_SESSION_H
 #define XLV_SESSION_H

@@ -38,6 +38,7 @@
  *     undelete {uuid|number}  instance ("invalid" where it is not deleted)
  *     purge  {uuid|number} or {expired: true}      {purged: count}
  *     check  {uuid?, domain?, devid?}              {rule, instance?, reason?}
+ *     freeze {domain, domain_uuid}  {domid, mark, vtpms: [{devid, uuid}]}; see below
  *     status                  {version, pid, devices, instances, refusals: [...]}
  *
  * uuid, domain, label: strings; number, devid (0 where missing): integers;
@@ -47,6 +48,10 @@
  * new instance; "instance" then has tpm_version only) or "refused" ("reason"
  * is a sentence). Without uuid: for a line that gives none, where libxl makes
  * up one that nobody knows.
+ *
+ * freeze answers when the domain is suspended and the state of its TPMs is in their stores; mark
+ * is that of domain.h, -1 unknown, uuid the instance's. They are not served until the client closes
+ * the connection. For xl-vtpm-move, which hands them over (docs/migration.md).
  *
  * instance: {number, uuid, tpm_version, life, created, last_used,
  *            last_domain, last_domain_uuid, label, directory, deleted,

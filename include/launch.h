@@ -198,6 +198,8 @@ enum xlv_stop_reason {
     XLV_STOP_DOMAIN_END = 2,      /* this boot of the domain is over: TPM2_Shutdown */
     XLV_STOP_SUSPEND = 3,         /* the domain is suspended, to be saved or migrated: keep the
                                      volatile state with the permanent one */
+    XLV_STOP_FREEZE = 4,          /* the same, but the domain may still be resumed where it is, on
+                                     this ring: the journal stays, too */
 };
 
 struct xlv_msg_stop {

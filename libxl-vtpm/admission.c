@@ -7,7 +7,12 @@ enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts)
     if (facts->resolved)
         return XLV_WHY_UNRESOLVED;
     /* one that is departing may come back at once: its files say (instances.c) */
-    if (facts->handover == XLV_HANDOVER_DEPARTED || facts->handover == XLV_HANDOVER_ARRIVING)
+    if (facts->handover == XLV_HANDOVER_DEPARTED)
+        return XLV_WHY_ELSEWHERE;
+    /* The domain comes with it: libxl has to go on, so that the giver can make up its mind. Its
+     * claim waits until this host has it. */
+    if (facts->handover == XLV_HANDOVER_ARRIVING &&
+        (!facts->incoming || facts->life != XLV_LIFE_READY))
         return XLV_WHY_ELSEWHERE;
     if (facts->life == XLV_LIFE_QUARANTINED)
         return XLV_WHY_QUARANTINED;

@@ -105,18 +105,9 @@ bool xlv_client_online(const struct xlv_client *client)
     return client->socket >= 0;
 }
 
-static int ask(struct xlv_client *client, struct json_object *request, struct json_object **reply,
-               struct xlv_error *e)
+/* rc of sending or receiving, in words. */
+static int failed(struct xlv_client *client, int rc, struct xlv_error *e)
 {
-    int rc = xlv_control_out_put(&client->out, request, e);
-
-    if (rc)
-        return rc;
-    rc = xlv_control_send(client->socket, &client->out);
-    if (!rc)
-        rc = xlv_control_receive(client->socket, &client->in, reply, e);
-    if (!rc)
-        return 0;
     if (rc == -EAGAIN)
         rc = xlv_fail(e, -ETIMEDOUT,
                       "xl-vtpmd gave no answer within %d s; it may still carry this out",
@@ -130,6 +121,48 @@ static int ask(struct xlv_client *client, struct json_object *request, struct js
     /* an answer that comes later would be taken for that of the next call */
     shutdown(client->socket, SHUT_RDWR);
     return rc;
+}
+
+int xlv_client_ask(struct xlv_client *client, struct json_object *request, struct xlv_error *e)
+{
+    int rc = xlv_control_out_put(&client->out, request, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_control_send(client->socket, &client->out);
+    return rc ? failed(client, rc, e) : 0;
+}
+
+static int hear(struct xlv_client *client, struct json_object **reply, struct xlv_error *e)
+{
+    int rc = xlv_control_receive(client->socket, &client->in, reply, e);
+
+    return rc ? failed(client, rc, e) : 0;
+}
+
+/* Takes over reply. */
+static int take_result(struct json_object *reply, struct json_object **result, struct xlv_error *e)
+{
+    struct json_object *borrowed;
+    int rc = xlv_control_result(reply, &borrowed, e);
+
+    *result = rc ? NULL : json_object_get(borrowed);
+    json_object_put(reply);
+    return rc;
+}
+
+int xlv_client_answer(struct xlv_client *client, struct json_object **result, struct xlv_error *e)
+{
+    struct json_object *reply = NULL;
+    int rc = hear(client, &reply, e);
+
+    *result = NULL;
+    return rc ? rc : take_result(reply, result, e);
+}
+
+int xlv_client_fd(const struct xlv_client *client)
+{
+    return client->socket;
 }
 
 static int answer_here(struct xlv_client *client, struct json_object *request,
@@ -157,17 +190,16 @@ static int answer_here(struct xlv_client *client, struct json_object *request,
 int xlv_client_call(struct xlv_client *client, struct json_object *request,
                     struct json_object **result, struct xlv_error *e)
 {
-    struct json_object *reply = NULL, *borrowed;
+    struct json_object *reply = NULL;
     int rc;
 
     *result = NULL;
-    rc = xlv_client_online(client) ? ask(client, request, &reply, e)
-                                   : answer_here(client, request, &reply, e);
-    if (rc)
-        return rc;
-    rc = xlv_control_result(reply, &borrowed, e);
-    if (!rc)
-        *result = json_object_get(borrowed);
-    json_object_put(reply);
-    return rc;
+    if (xlv_client_online(client)) {
+        rc = xlv_client_ask(client, request, e);
+        if (!rc)
+            rc = hear(client, &reply, e);
+    } else {
+        rc = answer_here(client, request, &reply, e);
+    }
+    return rc ? rc : take_result(reply, result, e);
 }

@@ -37,4 +37,13 @@ bool xlv_client_online(const struct xlv_client *client);
 int xlv_client_call(struct xlv_client *client, struct json_object *request,
                     struct json_object **result, struct xlv_error *e);
 
+/*
+ * The same in two halves, for a call whose answer may take long: ask, wait until the descriptor
+ * can be read, answer. With a daemon only.
+ */
+int xlv_client_ask(struct xlv_client *client, struct json_object *request, struct xlv_error *e);
+int xlv_client_fd(const struct xlv_client *client);
+int xlv_client_answer(struct xlv_client *client, struct json_object **result,
+                      struct xlv_error *e);
+
 #endif

@@ -33,7 +33,7 @@ struct client {
     struct xlv_control_in in;
     struct xlv_control_out out;
     struct json_object *waiting; /* its answer needs figures that are being collected */
-    bool refreshing;
+    bool refreshing, freezing;
     bool looks_only; /* a member of control-group */
 };
 
@@ -54,6 +54,8 @@ static void client_free(struct client *c)
 
     if (c->refreshing)
         xlv_daemon_refresh_cancel(s->daemon, c);
+    if (c->freezing)
+        xlv_daemon_thaw(s->daemon, c);
     sd_event_source_disable_unref(c->source);
     xlv_close(&c->fd);
     xlv_control_in_deinit(&c->in);
@@ -81,10 +83,9 @@ static int want(struct client *c)
     return sd_event_source_set_io_events(c->source, events);
 }
 
-/* 0, or the client has to go. */
-static int reply(struct client *c, struct json_object *request)
+/* 0, or the client has to go. Takes over answer, which may be NULL. */
+static int send_answer(struct client *c, struct json_object *answer)
 {
-    struct json_object *answer = xlv_calls_answer(xlv_daemon_calls(c->server->daemon), request);
     struct xlv_error e = XLV_ERROR_INIT;
     int rc;
 
@@ -103,6 +104,23 @@ static int reply(struct client *c, struct json_object *request)
     return rc == -EAGAIN ? 0 : rc;
 }
 
+static int reply(struct client *c, struct json_object *request)
+{
+    return send_answer(c, xlv_calls_answer(xlv_daemon_calls(c->server->daemon), request));
+}
+
+static void on_frozen(void *opaque, struct json_object *answer)
+{
+    struct client *c = opaque;
+    int rc;
+
+    json_object_put(c->waiting);
+    c->waiting = NULL;
+    rc = send_answer(c, answer);
+    if (rc || want(c) < 0)
+        client_free(c);
+}
+
 static void on_refreshed(void *opaque)
 {
     struct client *c = opaque;
@@ -117,29 +135,27 @@ static void on_refreshed(void *opaque)
         client_free(c);
 }
 
+static bool is_call(struct json_object *request, const char *name)
+{
+    struct json_object *call;
+
+    return json_object_object_get_ex(request, "call", &call) &&
+           json_object_is_type(call, json_type_string) &&
+           !strcmp(json_object_get_string(call), name);
+}
+
 /* Do the figures of running backends belong into the answer? */
 static bool shows_figures(struct json_object *request)
 {
-    struct json_object *call;
-    const char *name;
-
-    if (!json_object_object_get_ex(request, "call", &call) ||
-        !json_object_is_type(call, json_type_string))
-        return false;
-    name = json_object_get_string(call);
-    return !strcmp(name, "list") || !strcmp(name, "show");
+    return is_call(request, "list") || is_call(request, "show");
 }
 
 static bool changes_nothing(struct json_object *request)
 {
     static const char *const looking[] = { "list", "show", "check", "status", "ek-cert" };
-    struct json_object *call;
 
-    if (!json_object_object_get_ex(request, "call", &call) ||
-        !json_object_is_type(call, json_type_string))
-        return false;
     for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++)
-        if (!strcmp(json_object_get_string(call), looking[i]))
+        if (is_call(request, looking[i]))
             return true;
     return false;
 }
@@ -177,7 +193,17 @@ static int take(struct client *c)
         c->refreshing = true;
         return 0;
     }
-    rc = reply(c, request);
+    if (is_call(request, "freeze") && !c->freezing) {
+        answer = xlv_daemon_freeze(c->server->daemon, request, on_frozen, c);
+        if (!answer) {
+            c->waiting = request;
+            c->freezing = true;
+            return 0;
+        }
+        rc = send_answer(c, answer);
+    } else {
+        rc = reply(c, request);
+    }
     json_object_put(request);
     return rc;
 }

@@ -33,6 +33,9 @@
 #define CONNECTS_WINDOW_US (10 * 1000 * 1000ull)
 #define CONNECTS_PAUSE_US (2 * 1000 * 1000ull)
 
+/* A device that is frozen looks that often whether it still is; thawing does not wait for it. */
+#define FROZEN_US (10 * 1000 * 1000ull)
+
 void xlv_dev_push(struct device *d, enum xlv_device_event event)
 {
     if (d->nevents == EVENTS_MAX) {
@@ -76,6 +79,7 @@ bool xlv_dev_resolve(struct device *d, int *result, struct xlv_error *e)
     struct xlv_lookup lookup;
     struct xlv_instance instance;
     struct xlv_slot *slot = NULL;
+    struct xlv_domain_facts facts;
     enum xlv_rule rule;
     int rc;
 
@@ -103,7 +107,16 @@ bool xlv_dev_resolve(struct device *d, int *result, struct xlv_error *e)
         .unknown_uuid = m->settings->unknown_uuid,
         .default_version = m->settings->default_tpm_version,
     };
+    /* whatever TPM it had, a new one is not it; and made here, it would be in the way of that one */
+    xlv_domains_ask(m->domains, d->domid, &facts);
+    if (facts.restored && !facts.has_run)
+        lookup.unknown_uuid = XLV_UNKNOWN_UUID_REFUSE;
     rc = xlv_registry_resolve(m->registry, &lookup, &instance, &rule, e);
+    if (rc == XLV_E_REFUSED && lookup.unknown_uuid != m->settings->unknown_uuid) {
+        xlv_error_clear(e);
+        xlv_fail(e, rc, "it was restored or has migrated here, and its TPM did not come along; see "
+                 "xl-vtpm-move(8)");
+    }
     if (!rc)
         rc = xlv_instances_slot(m->instances, &instance, &slot, e);
     if (!rc) {
@@ -482,6 +495,10 @@ static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *e
     }
     if (d->state == XLV_DEVICE_REPLACING || d->state == XLV_DEVICE_CLOSING)
         count_connect(d, end);
+    if (d->ended == XLV_STOP_FREEZE) {
+        d->ended = 0;
+        xlv_dev_froze(d, end->how == XLV_CHILD_CLEAN && end->bye);
+    }
     if (d->ended == XLV_STOP_SUSPEND && d->slot)
         xlv_instances_kept(m->instances, d->slot, end->how == XLV_CHILD_CLEAN && end->bye);
     xlv_dev_push(d, event);
@@ -511,6 +528,11 @@ static void start(struct device *d)
     uint64_t now = xlv_daemon_now(m);
     int rc;
 
+    if (d->frozen) {
+        d->retry_us = FROZEN_US;
+        xlv_dev_push(d, XLV_EVENT_EXIT);
+        return;
+    }
     if (now < d->not_before_us) {
         d->retry_us = d->not_before_us - now;
         if (xlv_ratelimit_pass(&d->limit))
@@ -547,12 +569,20 @@ static enum xlv_stop_reason end_boot(struct device *d)
     struct xlv_suspended suspended = { .domid = d->domid, .mark = -1 };
     struct xlv_error e = XLV_ERROR_INIT;
     struct xlv_domain_facts domain;
+    struct xlv_instance now;
     int64_t mark;
 
     xlv_domains_ask(m->domains, d->domid, &domain);
     d->over = d->view.domain_dead || domain.over;
     if (!domain.told || !d->slot || (domain.exists && !domain.suspended))
         return XLV_STOP_DOMAIN_END;
+    /* it migrated, and took its TPM along */
+    if (xlv_registry_get_number(m->registry, d->slot->number, &now, &e) == 0 &&
+        now.handover == XLV_HANDOVER_DEPARTED) {
+        xlv_instances_drop_journal(m->instances, d->slot);
+        return XLV_STOP_DOMAIN_END;
+    }
+    xlv_error_clear(&e);
     /* A domain that is gone already may have been saved before we came to look: keeping its
      * state does no harm, but no save can be certain to be the one. */
     snprintf(suspended.domain_uuid, sizeof(suspended.domain_uuid), "%s", d->domain_uuid);

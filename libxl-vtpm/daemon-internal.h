@@ -6,6 +6,7 @@
  *     daemon-device.c  one device: admission, its process, its steps
  *     daemon-nodes.c   one device's nodes in xenstore: looking and writing
  *     daemon-calls.c   figures and the calls of the control socket
+ *     daemon-freeze.c  devices that stand still while their domain migrates
  *
  * A struct device is freed only by xlv_dev_run() (state GONE) and at the end of
  * the daemon; who calls xlv_dev_run() does not touch the device afterwards
@@ -74,6 +75,7 @@ struct device {
     int64_t attached_s;
     bool has_status, status_asked;
     bool over; /* the domain will not run again */
+    bool frozen; /* no process until it is thawed (daemon-freeze.c) */
     enum xlv_stop_reason ended; /* why its process was told to stop; 0: it was not */
     struct xlv_msg_status status;
     bool noted_use;
@@ -85,6 +87,7 @@ struct device {
 };
 
 struct refresh; /* daemon-calls.c */
+struct freeze;  /* daemon-freeze.c */
 
 struct xlv_daemon {
     struct xlv_daemon_config config;
@@ -120,6 +123,7 @@ struct xlv_daemon {
     struct refresh *refreshes;
     sd_event_source *refresh_timer;
     unsigned refresh_pending;
+    struct freeze *freezes;
 };
 
 /* --- daemon.c --- */
@@ -198,5 +202,12 @@ void xlv_daemon_calls_init(struct xlv_daemon *m);
 void xlv_daemon_calls_deinit(struct xlv_daemon *m);
 /* A backend gave its figures, or went away. */
 void xlv_daemon_refresh_answered(struct device *d);
+
+/* --- daemon-freeze.c --- */
+
+void xlv_daemon_freezes_look(struct xlv_daemon *m); /* some domain may have been suspended */
+void xlv_daemon_freezes_deinit(struct xlv_daemon *m);
+/* Its process, which was to be frozen, is gone; clean: as it should. */
+void xlv_dev_froze(struct device *d, bool clean);
 
 #endif

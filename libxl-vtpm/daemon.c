@@ -401,6 +401,7 @@ static void on_watch(struct xlv_daemon *m, const struct xlv_xs_event *event)
     size_t n = strlen(m->root);
 
     if (!strcmp(event->token, TOKEN_RELEASE)) {
+        xlv_daemon_freezes_look(m);
         sweep(m);
         return;
     }
@@ -652,6 +653,8 @@ static int finish_one(const struct xlv_instance *instance, void *opaque)
     struct xlv_slot *slot;
 
     if ((instance->life != XLV_LIFE_NEW && !instance->suspended.at_s) ||
+        instance->handover == XLV_HANDOVER_DEPARTED ||
+        instance->handover == XLV_HANDOVER_ARRIVING ||
         xlv_instances_slot(m->instances, instance, &slot, NULL))
         return 0;
     if (instance->life == XLV_LIFE_NEW)
@@ -799,6 +802,7 @@ void xlv_daemon_free(struct xlv_daemon *m)
     for (struct device *d = m->devices; d; d = d->next)
         if (!d->claim.held)
             xlv_claim_release(m->instances, &d->claim);
+    xlv_daemon_freezes_deinit(m);
     while (m->devices)
         xlv_dev_free(m->devices);
     xlv_daemon_calls_deinit(m);

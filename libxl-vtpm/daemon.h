@@ -55,6 +55,17 @@ int xlv_daemon_refresh(struct xlv_daemon *daemon, void (*done)(void *opaque), vo
 /* The caller goes away: done will not be called. */
 void xlv_daemon_refresh_cancel(struct xlv_daemon *daemon, void *opaque);
 
+/*
+ * The call "freeze" of the control socket: once the domain is suspended, its backends end with
+ * its state in the store, and no others are started until xlv_daemon_thaw(), which the caller owes
+ * in any case (also: it goes away). Returns a reply that refuses, or NULL: done is called with the
+ * reply (which is done's) later, never from within.
+ */
+struct json_object *xlv_daemon_freeze(struct xlv_daemon *daemon, struct json_object *request,
+                                      void (*done)(void *opaque, struct json_object *reply),
+                                      void *opaque);
+void xlv_daemon_thaw(struct xlv_daemon *daemon, void *opaque);
+
 unsigned xlv_daemon_devices(const struct xlv_daemon *daemon);
 
 #endif

@@ -21,6 +21,9 @@
 /* Processes that make TPMs at the same time: RSA keys take a processor each. */
 #define MAKERS_MAX 4u
 
+/* A guest that has migrated here waits at most this much longer for its TPM. */
+#define ARRIVAL_US (20 * 1000ull)
+
 struct xlv_instances {
     struct xlv_instances_config c;
     void *tree; /* of struct xlv_slot, by number */
@@ -55,6 +58,7 @@ static void slot_free(void *p)
 
     sd_event_source_disable_unref(slot->make_retry);
     sd_event_source_disable_unref(slot->keep_retry);
+    sd_event_source_disable_unref(slot->arrival);
     if (slot->maker)
         xlv_child_abandon(slot->maker);
     if (slot->keeper)
@@ -351,6 +355,31 @@ static bool to_be_kept(const struct xlv_slot *slot)
     return slot->info.suspended.at_s && slot->kept_s != slot->info.suspended.at_s;
 }
 
+static void grant(struct xlv_instances *is, struct xlv_slot *slot);
+
+static int on_arrival(sd_event_source *source, uint64_t usec, void *opaque)
+{
+    struct xlv_slot *slot = opaque;
+
+    (void)usec;
+    sd_event_source_disable_unref(source);
+    slot->arrival = NULL;
+    grant(slot->owner, slot);
+    return 0;
+}
+
+/* Whether the claim waits. What it waits for is a change of the registry by another process. */
+static bool await_arrival(struct xlv_slot *slot)
+{
+    uint64_t now = 0;
+
+    if (slot->arrival)
+        return true;
+    (void)sd_event_now(slot->owner->c.event, CLOCK_MONOTONIC, &now);
+    return sd_event_add_time(slot->owner->c.event, &slot->arrival, CLOCK_MONOTONIC,
+                             now + ARRIVAL_US, 1000, on_arrival, slot) >= 0;
+}
+
 static void grant(struct xlv_instances *is, struct xlv_slot *slot)
 {
     struct xlv_claim *claim = slot->holder;
@@ -367,6 +396,8 @@ static void grant(struct xlv_instances *is, struct xlv_slot *slot)
         return;
     }
     slot->info = now;
+    if (now.handover == XLV_HANDOVER_ARRIVING && await_arrival(slot))
+        return;
     if (now.handover == XLV_HANDOVER_DEPARTED || now.handover == XLV_HANDOVER_ARRIVING) {
         claim->on_failed(claim, "its instance is on another host, or on its way");
         return;

@@ -61,6 +61,7 @@ struct xlv_slot {
     /* keeping: the process, and the suspend (its time) that needs none any more */
     struct xlv_child *keeper;
     sd_event_source *keep_retry;
+    sd_event_source *arrival; /* the next look whether it is here */
     int64_t kept_s;
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * xl-vtpm-move: hands instances over to another host. `send` starts ssh, which starts `receive`
- * there, and speaks with it over a pipe each way; the protocol is in move.h.
+ * there, and speaks with it over a pipe each way; the protocol is in move.h. `migrate` is started
+ * by `xl migrate -s`, and does the same with `migrate-receive`; see migrate.h.
  */
 #include "config.h"
 
@@ -18,8 +19,12 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "libxl-vtpm/migrate.h"
 #include "libxl-vtpm/move.h"
 #include "libxl-vtpm/settings.h"
+
+/* Of `xl migrate-receive`, which has a few. */
+#define ARGUMENTS_MAX 32
 
 /* Documented in xl-vtpm-move(8); the first five as of xl-vtpm(8). */
 enum { EXIT_FINE, EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_REFUSED, EXIT_UNCONFIRMED = 6 };
@@ -28,7 +33,9 @@ static const char help[] =
     "usage: xl-vtpm-move [-c FILE] [-e COMMAND] send UUID HOST\n"
     "       xl-vtpm-move [-c FILE] receive\n"
     "       xl-vtpm-move [-c FILE] --yes resume-here UUID\n"
-    "hands a vTPM, whose domain is shut down or saved, over to another host: xl-vtpm-move(8)\n";
+    "hands a vTPM, whose domain is shut down or saved, over to another host: xl-vtpm-move(8)\n"
+    "       xl migrate -s 'xl-vtpm-move migrate' DOMAIN HOST\n"
+    "migrates a domain with its vTPMs\n";
 
 static int usage(void)
 {
@@ -54,9 +61,8 @@ static int exit_code_of(int rc)
     }
 }
 
-/* ssh with its options is a command line, as rsync's -e is; HOST and the rest are not. */
-static int start(const char *command, const char *host, pid_t *pid, int *in, int *out,
-                 struct xlv_error *e)
+/* Its standard input is *out, its standard output *in. */
+static int start(const char *const *argv, pid_t *pid, int *in, int *out, struct xlv_error *e)
 {
     int to[2], from[2];
 
@@ -73,8 +79,8 @@ static int start(const char *command, const char *host, pid_t *pid, int *in, int
     if (*pid == 0) {
         signal(SIGPIPE, SIG_DFL);
         if (dup2(to[0], 0) == 0 && dup2(from[1], 1) == 1)
-            execlp("sh", "sh", "-c", "exec $0 \"$@\"", command, host, "xl-vtpm-move", "receive",
-                   (char *)NULL);
+            execvp(argv[0], (char *const *)argv);
+        fprintf(stderr, "xl-vtpm-move: cannot start %s: %s\n", argv[0], strerror(errno));
         _exit(127);
     }
     xlv_close(&to[0]);
@@ -85,23 +91,84 @@ static int start(const char *command, const char *host, pid_t *pid, int *in, int
         return 0;
     xlv_close(in);
     xlv_close(out);
-    return xlv_fail(e, -errno, "cannot start %s: %s", command, strerror(errno));
+    return xlv_fail(e, -errno, "cannot start %s: %s", argv[0], strerror(errno));
+}
+
+/* ssh with its options is a command line, as rsync's -e is; host and the rest are not. rest: of
+ * arguments that end with NULL. */
+static int start_there(const char *command, const char *host, const char *verb, char **rest,
+                       pid_t *pid, int *in, int *out, struct xlv_error *e)
+{
+    const char *argv[ARGUMENTS_MAX + 8] = { "sh", "-c", "exec $0 \"$@\"", command, host,
+                                            "xl-vtpm-move", verb };
+    size_t n = 7;
+
+    for (size_t i = 0; rest[i]; i++) {
+        if (i == ARGUMENTS_MAX)
+            return xlv_fail(e, XLV_E_INVALID, "too many arguments");
+        argv[n++] = rest[i];
+    }
+    return start(argv, pid, in, out, e);
+}
+
+/* The exit status of a process, as a shell tells it. */
+static int await(pid_t pid)
+{
+    int status = 0;
+
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 static int send_to(const struct xlv_settings *settings, const struct xlv_uuid *uuid,
                    const char *command, const char *host, struct xlv_error *e)
 {
+    char *nothing[] = { NULL };
     int in = -1, out = -1;
     pid_t pid = -1;
-    int rc = start(command, host, &pid, &in, &out, e);
+    int rc = start_there(command, host, "receive", nothing, &pid, &in, &out, e);
 
     if (rc)
         return rc;
     rc = xlv_move_give(settings, uuid, host, in, out, e);
     xlv_close(&in);
     xlv_close(&out);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    (void)await(pid);
+    return rc;
+}
+
+/* xl is at our standard input and output. rest: what it wants to be started there. */
+static int migrate(const struct xlv_settings *settings, const char *command, const char *host,
+                   char **rest, struct xlv_error *e)
+{
+    int in = -1, out = -1;
+    pid_t pid = -1;
+    int rc = start_there(command, host, "migrate-receive", rest, &pid, &in, &out, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_migrate_send(settings, host, STDIN_FILENO, STDOUT_FILENO, in, out, e);
+    xlv_close(&in);
+    xlv_close(&out);
+    (void)await(pid);
+    return rc;
+}
+
+/* xl: the command line of `xl migrate-receive`. *status is its exit status. */
+static int migrate_receive(const struct xlv_settings *settings, char **xl, int *status,
+                           struct xlv_error *e)
+{
+    int from_xl = -1, to_xl = -1;
+    pid_t pid = -1;
+    int rc = start((const char *const *)xl, &pid, &from_xl, &to_xl, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_migrate_receive(settings, from_xl, &to_xl, STDIN_FILENO, STDOUT_FILENO, e);
+    xlv_close(&from_xl);
+    xlv_close(&to_xl);
+    *status = await(pid);
     return rc;
 }
 
@@ -116,10 +183,10 @@ int main(int argc, char **argv)
     struct xlv_error e = XLV_ERROR_INIT;
     struct xlv_settings settings;
     struct xlv_uuid uuid;
-    bool yes = false, sends, receives, resumes;
-    int option, count, rc;
+    bool yes = false, sends, receives, resumes, migrates, welcomes;
+    int option, count, status = 0, rc;
 
-    while ((option = getopt_long(argc, argv, "c:e:hV", options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "+c:e:hV", options, NULL)) != -1)
         switch (option) {
         case 'c':
             config = optarg;
@@ -144,9 +211,11 @@ int main(int argc, char **argv)
     sends = !strcmp(command, "send") && count == 3;
     receives = !strcmp(command, "receive") && count == 1;
     resumes = !strcmp(command, "resume-here") && count == 2;
-    if (!sends && !receives && !resumes)
+    migrates = !strcmp(command, "migrate") && count >= 3;
+    welcomes = !strcmp(command, "migrate-receive") && count >= 2;
+    if (!sends && !receives && !resumes && !migrates && !welcomes)
         return usage();
-    if (!receives && xlv_uuid_parse(&uuid, argv[optind + 1])) {
+    if ((sends || resumes) && xlv_uuid_parse(&uuid, argv[optind + 1])) {
         fprintf(stderr, "xl-vtpm-move: \"%s\" is no uuid\n", argv[optind + 1]);
         return EXIT_USAGE;
     }
@@ -165,6 +234,8 @@ int main(int argc, char **argv)
     rc = xlv_settings_load(&settings, config, &e);
     if (!rc) {
         rc = sends      ? send_to(&settings, &uuid, rsh, argv[optind + 2], &e)
+             : migrates ? migrate(&settings, rsh, argv[optind + 1], argv + optind + 2, &e)
+             : welcomes ? migrate_receive(&settings, argv + optind + 1, &status, &e)
              : receives ? xlv_move_take(&settings, STDIN_FILENO, STDOUT_FILENO, &e)
                         : xlv_move_resume_here(&settings, &uuid, &e);
         xlv_settings_deinit(&settings);
@@ -175,7 +246,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "xl-vtpm-move: the TPM was given to %s, which did not confirm it; this "
                 "host does not serve it any more. Send it again to make sure.\n",
                 argv[optind + 2]);
-    else if (sends && rc)
+    else if (migrates && rc == XLV_E_GONE)
+        fprintf(stderr, "xl-vtpm-move: the TPM was given to %s, which did not confirm it; look "
+                "there with `xl-vtpm show`, and see xl-vtpm-move(8)\n", argv[optind + 1]);
+    else if ((sends || migrates) && rc)
         fputs("xl-vtpm-move: nothing was handed over\n", stderr);
-    return exit_code_of(rc);
+    return rc ? exit_code_of(rc) : status;
 }

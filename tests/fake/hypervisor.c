@@ -558,6 +558,8 @@ int hv_domain_ran(uint32_t d)
     if (!exists(d))
         return ESRCH;
     dom[d].ran = true;
+    if (dom[d].state == FX_DOM_SHUTDOWN)
+        dom[d].state = FX_DOM_RUNNING;
     return 0;
 }
 

@@ -52,7 +52,8 @@ struct xs_handle *fx_xs_open(struct fx_machine *m, uint32_t domid);
  * it had open or granted is gone; fx_domain_erase() then deletes its nodes as libxl does last.
  */
 int fx_domain_create(struct fx_machine *m, uint32_t domid, const char *name);
-/* What the hypervisor tells of it (domain 0 only): it runs (a domain is made paused), how often it
+/* What the hypervisor tells of it (domain 0 only): it runs (a domain is made paused; and again, if
+ * it was suspended, as libxl_domain_resume() with suspend_cancel has it), how often it
  * was restored or migrated (1: never), and, with the mock only, the guest's index in its ring of
  * xenstore. */
 int fx_domain_ran(struct fx_machine *m, uint32_t domid);

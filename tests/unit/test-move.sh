@@ -137,7 +137,7 @@ ok 'one without a master key does, too' has "$err" 'start xl-vtpmd there once'
 ok 'and nothing changed' lives held/departed
 
 # the connection is cut at each byte that matters, in each direction
-size=$((12 + 16 + 4 + 4 + 37 + 4 + 4 + 8 + 37 + 256))
+size=$((12 + 16 + 4 + 4 + 37 + 4 + 4 + 8 + 37 + 256 + 256 + 4))
 i=0
 for cut in "FORWARD=0" "FORWARD=5" "FORWARD=$((size - 1))" "FORWARD=$size" "FORWARD=$((size + 5))" \
     "FORWARD=$((size + 15))" "BACK=0" "BACK=11" "BACK=12" "BACK=18" "BACK=23" \

@@ -804,6 +804,53 @@ static void suspend(struct machine *m)
     m->ring.ring_ref++;
 }
 
+/* A migration that fails: the same ring again. One that succeeds: the store, and nothing else. */
+static void a_frozen_domain_goes_on_here_or_elsewhere(void **unused)
+{
+    struct machine m;
+    struct answer a, b;
+    uint64_t orderly;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_extend(4, 1), &a);
+    good(&m, tpm2_pcr_read(4), &b);
+    orderly = read_counter(&m, ORDERLY);
+    for (int i = 0; i < 4; i++) {
+        /* the last command of the guest is one that must not be done twice */
+        submit(&m, tpm2_nv_increment(ORDERLY));
+        OK(xlv_session_stop(m.session, XLV_STOP_FREEZE, &e));
+        kill_it(&m);
+        if (i % 2) {
+            /* frozen a second time before the guest had come to do anything */
+            start(&m);
+            OK(xlv_session_stop(m.session, XLV_STOP_FREEZE, &e));
+            kill_it(&m);
+        }
+        m.boot = XLV_BOOT_FRESH; /* nobody tells it otherwise */
+        start(&m);
+        assert_true(status(&m).resumed);
+        take_answer(&m, &a); /* which was there all the time */
+        assert_int_equal(a.code, 0);
+        assert_int_equal(read_counter(&m, ORDERLY), ++orderly);
+        good(&m, tpm2_pcr_read(4), &a);
+        assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+    }
+    OK(xlv_session_stop(m.session, XLV_STOP_FREEZE, &e));
+    kill_it(&m);
+    assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+    memset(&m.port.page, 0, sizeof(m.port.page));
+    m.ring.domid++;
+    m.boot = XLV_BOOT_KEPT;
+    start(&m);
+    assert_int_equal(read_counter(&m, ORDERLY), orderly);
+    good(&m, tpm2_pcr_read(4), &a);
+    assert_memory_equal(a.b + a.n - 32, b.b + b.n - 32, 32);
+    end(&m);
+}
+
 static void a_restored_domain_goes_on_where_it_was_suspended(void **unused)
 {
     struct machine m;
@@ -2135,6 +2182,7 @@ int main(void)
         cmocka_unit_test(every_boot_is_ended_in_order),
         cmocka_unit_test(an_ended_boot_is_not_ended_twice),
         cmocka_unit_test(a_closed_frontend_keeps_the_volatile_state),
+        cmocka_unit_test(a_frozen_domain_goes_on_here_or_elsewhere),
         cmocka_unit_test(a_restored_domain_goes_on_where_it_was_suspended),
         cmocka_unit_test(a_kept_state_is_gone_on_from_once),
         cmocka_unit_test(a_created_domain_does_not_get_the_kept_state),
