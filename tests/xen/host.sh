@@ -11,6 +11,7 @@
 #                     a run that is under way
 #     config          shell variables for dom0/init: MODE, XENSTORED, SCENARIOS …
 #     tree.tar        the installed tree to test
+#     debs/           Debian packages (make deb); next/: the same in a higher version
 #     guest.cpio      our guest/ files, appended to the cached initramfs
 #     ask-guest       dom0's end of the channel to the guests' agent
 #     results/        what comes back
@@ -92,6 +93,25 @@ prepare_tree() {
     tar --owner=0 --group=0 --numeric-owner -C "$1" -cf "$2" .
 }
 
+# prepare_debs DEBS SHARE - the packages, and beside them the same as a higher version
+# whose programs are other files: what stands behind the end of an ELF changes nothing.
+prepare_debs() {
+    local deb dir=$2/debs work=$2/debs/work program
+    mkdir -p "$dir/next"
+    for deb in "$1"/{xl-vtpm,libxlvtpm1}_*.deb; do
+        [[ -e $deb ]] || die "no packages in $1 (make deb)"
+        cp "$deb" "$dir/"
+        rm -rf "$work"
+        dpkg-deb -R "$deb" "$work"
+        for program in "$work"/usr/sbin/* "$work"/usr/libexec/*/*; do
+            [[ ! -e $program ]] || printf 'another build' >>"$program"
+        done
+        sed -i 's/^Version: .*/&+next/' "$work/DEBIAN/control"
+        dpkg-deb --root-owner-group -Znone -b "$work" "$dir/next" >/dev/null
+    done
+    rm -rf "$work"
+}
+
 # install_tree DIR - where no tree is given: install the build's own.
 install_tree() {
     local build=${XL_VTPM_BUILD:-$xen_tests/../..}
@@ -104,11 +124,11 @@ install_tree() {
     }
 }
 
-# prepare_run RUNDIR TREE - all that dom0 will find on its share but config.
-# An empty TREE boots bare Xen.
+# prepare_run RUNDIR TREE [PACKAGE…] - all that dom0 will find on its share but config.
+# An empty TREE boots bare Xen; PACKAGEs are what its disk has beyond the usual.
 prepare_run() {
     local run=$1 tree=$2
-    images=$("$xen_tests/images.sh") || exit 2
+    images=$("$xen_tests/images.sh" "${@:3}") || exit 2
     mkdir -p "$run/share/results" "$run/share/harness"
     cp -R "$xen_tests"/{dom0,scenarios,tap.sh} "$run/share/harness/"
     build_guest_side "$run/guest-files" "$run/share"

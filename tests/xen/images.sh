@@ -3,7 +3,8 @@
 #
 # images.sh - make what a run needs to boot: Xen, a dom0, and the guests' tools.
 #
-#   tests/xen/images.sh          build if needed; print the directory on stdout
+#   tests/xen/images.sh [PACKAGE…]   build if needed; print the directory on stdout.
+#                                    PACKAGEs: installed in dom0 beside those listed here
 #
 # What lands in the directory:
 #
@@ -261,6 +262,7 @@ finish_dom0() {
 }
 
 main() {
+    dom0_packages+=("$@")
     local cache key dir work started=$SECONDS
     need apt-get:apt apt-cache:apt mmdebstrap:mmdebstrap mke2fs:e2fsprogs \
         cpio:cpio xz:xz-utils depmod:kmod modprobe:kmod busybox:busybox-static \
