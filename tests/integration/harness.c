@@ -49,7 +49,7 @@ int harness_up(struct harness *h, bool real, const char *config)
     static const char *const daemons[] = { "libxl-vtpm/xl-vtpmd", "xl-vtpmd", NULL };
     static const char *const servers[] = { "vtpm-backend", "backend/vtpm-backend", NULL };
     struct fx_options o = { 0 };
-    char path[256];
+    char path[256], state[256];
     FILE *f;
     int r;
 
@@ -74,23 +74,25 @@ int harness_up(struct harness *h, bool real, const char *config)
     if (!mkdtemp(h->dir))
         return -errno;
     snprintf(path, sizeof(path), "%s/xl-vtpm.conf", h->dir);
+    snprintf(state, sizeof(state), "%s/state", h->dir);
+    if (getenv("XL_VTPM_TEST_STATE"))
+        snprintf(state, sizeof(state), "%s", getenv("XL_VTPM_TEST_STATE"));
     f = fopen(path, "we");
     if (!f)
         return -errno;
     fprintf(f,
             "# written by the integration tests\n"
-            "state-dir = %s/state\n"
+            "state-dir = %s\n"
             "run-dir = %s/run\n"
             "backend-program = %s\n"
-            "master-key = file:%s/state/master.key\n"
+            "master-key = file:%s/master.key\n"
             "%s%s",
-            h->dir, h->dir, h->backend_program, h->dir,
+            state, h->dir, h->backend_program, state,
             config && strstr(config, "log-level") ? "" : "log-level = debug\n",
             config ? config : "");
     if (fclose(f))
         return -errno;
-    snprintf(path, sizeof(path), "%s/state", h->dir);
-    mkdir(path, 0700);
+    mkdir(state, 0700);
     snprintf(path, sizeof(path), "%s/run", h->dir);
     mkdir(path, 0700);
     return 0;

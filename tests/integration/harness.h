@@ -17,7 +17,7 @@
 
 #include "tests/fake/machine.h"
 
-#define MAX_BACKENDS 512
+#define MAX_BACKENDS 2048
 
 struct harness {
     struct fx_machine *m;
@@ -28,6 +28,7 @@ struct harness {
     bool real;                   /* over a real xenstored */
 };
 
+/* The state directory is in memory, or $XL_VTPM_TEST_STATE. */
 /* A machine (over Debian's xenstored if `real`) and an empty installation with these additional
  * configuration lines (may be NULL); the daemon is not started. 0 or -errno. */
 int harness_up(struct harness *h, bool real, const char *config);
