@@ -33,6 +33,7 @@
 #define TPM_CC_PCR_EXTEND 0x182u
 
 #define TPM_CAP_PCRS 5u
+
 #define TPM_RS_PW 0x40000009u
 
 #define TPM_FAIL 9u
@@ -312,6 +313,82 @@ size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data
     xlv_put_u32_be(&c, (uint32_t)length);
     xlv_put_data(&c, data, length);
     return end(&c);
+}
+
+/* The authorisation area holds passwords only, and ends where it says. */
+static bool passwords_only(struct xlv_bytes *c)
+{
+    uint32_t length = xlv_get_u32_be(c);
+    size_t end = c->at + length;
+
+    if (!length || length > xlv_bytes_left(c))
+        return false;
+    while (xlv_bytes_ok(c) && c->at < end) {
+        if (xlv_get_u32_be(c) != TPM_RS_PW)
+            return false;
+        (void)xlv_get_view(c, xlv_get_u16_be(c)); /* nonce */
+        (void)xlv_get_u8(c);
+        (void)xlv_get_view(c, xlv_get_u16_be(c)); /* password */
+    }
+    return xlv_bytes_ok(c) && c->at == end;
+}
+
+enum xlv_command_effect xlv_command_effect(const uint8_t *request, size_t length)
+{
+    static const struct {
+        uint32_t code;
+        unsigned handles;
+        enum xlv_command_effect effect;
+    } known[] = {
+        { 0x14e, 2, XLV_EFFECT_NOTHING }, /* NV_Read */
+        { 0x169, 1, XLV_EFFECT_NOTHING }, /* NV_ReadPublic */
+        { 0x173, 1, XLV_EFFECT_NOTHING }, /* ReadPublic */
+        { 0x17a, 0, XLV_EFFECT_NOTHING }, /* GetCapability */
+        { 0x17b, 0, XLV_EFFECT_NOTHING }, /* GetRandom */
+        { 0x17e, 0, XLV_EFFECT_NOTHING }, /* PCR_Read */
+        { 0x182, 1, XLV_EFFECT_AGAIN },   /* PCR_Extend */
+    };
+    struct xlv_bytes c = xlv_bytes_reader(request, length);
+    uint16_t tag = xlv_get_u16_be(&c);
+    uint32_t size = xlv_get_u32_be(&c), code = xlv_get_u32_be(&c);
+
+    if (!xlv_bytes_ok(&c) || size != length)
+        return XLV_EFFECT_ANYTHING;
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
+        if (known[i].code != code)
+            continue;
+        if (tag == TPM_ST_NO_SESSIONS)
+            return known[i].effect;
+        (void)xlv_get_view(&c, 4 * (size_t)known[i].handles);
+        return tag == TPM_ST_SESSIONS && passwords_only(&c) ? known[i].effect
+                                                             : XLV_EFFECT_ANYTHING;
+    }
+    return XLV_EFFECT_ANYTHING;
+}
+
+size_t xlv_command_get_audited(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_ST_NO_SESSIONS, TPM_CC_GET_CAPABILITY);
+
+    xlv_put_u32_be(&c, 4); /* TPM_CAP_AUDIT_COMMANDS */
+    xlv_put_u32_be(&c, 0);
+    xlv_put_u32_be(&c, 2); /* one more than there always is */
+    return end(&c);
+}
+
+bool xlv_response_audits(const uint8_t *response, size_t length)
+{
+    struct xlv_bytes c = xlv_bytes_reader(response, length);
+    uint32_t capability, count, code;
+    uint8_t more;
+
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE);
+    more = xlv_get_u8(&c);
+    capability = xlv_get_u32_be(&c);
+    count = xlv_get_u32_be(&c);
+    code = xlv_get_u32_be(&c);
+    return !xlv_bytes_ok(&c) || xlv_response_code(response, length) || more || capability != 4 ||
+           count != 1 || code != XLV_TPM2_CC_SET_AUDIT;
 }
 
 bool xlv_command_was_shutdown(const uint8_t *request, size_t request_length,

@@ -83,6 +83,30 @@ size_t xlv_command_nv_define(uint32_t index, uint32_t size, uint8_t *out);
 size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data, size_t length,
                             uint8_t *out);
 
+/*
+ * What a TPM 2.0 command may have done to the volatile state, provided that it stored nothing
+ * permanent and that commands like it are not audited (xlv_engine_audits()). Only of commands
+ * without sessions but passwords: another session changes with each use.
+ *
+ *     NOTHING     it read. (GetRandom turns the generator, which is stirred anew whenever a state
+ *                 is restored. Every command moves the clock; those that tell it are not here.)
+ *     AGAIN       where it succeeded, the same command on the same state does the same again:
+ *                 TPM2_PCR_Extend
+ *     ANYTHING    every other command
+ * TPM 2.0 Part 3: 16.1 GetRandom, 22.2 PCR_Extend, 22.4 PCR_Read, 30.2 GetCapability, 31.6
+ * NV_ReadPublic, 31.13 NV_Read, 12.4 ReadPublic.
+ */
+enum xlv_command_effect { XLV_EFFECT_ANYTHING, XLV_EFFECT_AGAIN, XLV_EFFECT_NOTHING };
+enum xlv_command_effect xlv_command_effect(const uint8_t *request, size_t length);
+
+/* TPM2_SetCommandCodeAuditStatus: decides what is audited. */
+#define XLV_TPM2_CC_SET_AUDIT 0x140u
+
+/* 2.0: GetCapability(TPM_CAP_AUDIT_COMMANDS), and whether its response names another command than
+ * SetCommandCodeAuditStatus, which is always audited; true for what is no such response. */
+size_t xlv_command_get_audited(uint8_t *out);
+bool xlv_response_audits(const uint8_t *response, size_t length);
+
 /* Is this a successful TPM2_Shutdown(CLEAR), sent without sessions? */
 bool xlv_command_was_shutdown(const uint8_t *request, size_t request_length,
                               const uint8_t *response, size_t response_length);

@@ -479,3 +479,15 @@ int xlv_engine_stir(struct xlv_error *e)
     explicit_bzero(out, sizeof(out));
     return r;
 }
+
+int xlv_engine_audits(bool *audits, struct xlv_error *e)
+{
+    uint8_t request[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t length;
+    int r = xlv_engine_execute(0, request, xlv_command_get_audited(request), &response, &length,
+                               e);
+
+    *audits = r || xlv_response_audits(response, length);
+    return r;
+}

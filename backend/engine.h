@@ -110,4 +110,11 @@ int xlv_engine_shutdown(uint8_t *request, size_t *request_length, const uint8_t 
  */
 int xlv_engine_stir(struct xlv_error *e);
 
+/*
+ * Whether TPM 2.0 audits more commands than the one that is always audited: then a digest over
+ * all of those is part of the volatile state, and a command that else would only read changes it.
+ * Asks the TPM; XLV_E_TPM.
+ */
+int xlv_engine_audits(bool *audits, struct xlv_error *e);
+
 #endif

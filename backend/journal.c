@@ -2,7 +2,8 @@
 /*
  * The journal: see journal.h for what it is for, docs/formats.md for the format.
  *
- * One control page, then two places of a fixed size. The file has its full
+ * One control page, then two places of a fixed size for whole records, then two
+ * small ones for exchanges. The file has its full
  * size from the start, so that addresses never change; it is sparse, and the
  * pages of a place are allocated (fallocate) before they are touched, since a
  * full tmpfs answers a touched hole with SIGBUS.
@@ -13,6 +14,10 @@
  * named was therefore complete: if it does not verify, that is damage and
  * never an append cut short, and the older record is not taken in its stead
  * (its command would be executed a second time).
+ *
+ * An exchange is the same with `exchange` and its own two places. All appends are
+ * numbered in one row: an exchange counts where its number is above that of the
+ * newest whole record, on whose states it then rests.
  *
  * The control words are single 64-bit stores. They are not sealed: whoever can
  * write to the journal can put an old one back as well.
@@ -42,10 +47,15 @@
     (META_SIZE + 2 * XLV_TPM_BUFFER_MAX + XLV_PERMANENT_MAX + XLV_VOLATILE_MAX)
 #define PLACE_SIZE \
     ((XLV_SEAL_HEAD + BODY_MAX + XLV_PAGE_SIZE - 1) / XLV_PAGE_SIZE * XLV_PAGE_SIZE)
-#define FILE_SIZE (CONTROL_SIZE + 2 * (size_t)PLACE_SIZE)
+#define EXCHANGE_MAX (META_SIZE + 2 * XLV_TPM_BUFFER_MAX + XLV_JOURNAL_REPEAT_MAX)
+#define EXCHANGE_SIZE \
+    ((XLV_SEAL_HEAD + EXCHANGE_MAX + XLV_PAGE_SIZE - 1) / XLV_PAGE_SIZE * XLV_PAGE_SIZE)
+#define FILE_SIZE (CONTROL_SIZE + 2 * (size_t)PLACE_SIZE + 2 * (size_t)EXCHANGE_SIZE)
 #define GROWTH (32u * 1024u) /* an ordinary record fits the first one */
 
-#define MAGIC 0x014a4d5054564c58u /* "XLVTPMJ" and the layout's version, 1 */
+/* "XLVTPMJ" and the layout's version, 2. Version 1 was the same without exchanges, and is read
+ * still; the next append makes it 2. */
+#define MAGIC 0x024a4d5054564c58u
 #define MAGIC_WORD 0x004a4d5054564c58u
 #define MAGIC_VERSION(word) ((unsigned)((word) >> 56))
 #define MAGIC_MASK 0x00ffffffffffffffu
@@ -56,6 +66,10 @@
 #define ATTEMPT_BITS 16
 #define ATTEMPT_MASK ((UINT64_C(1) << ATTEMPT_BITS) - 1)
 
+/* Whole records go to 0 and 1, exchanges to 2 and 3. */
+#define EXCHANGES 2u
+#define PLACES 4u
+
 struct control {
     _Atomic uint64_t magic; /* 0: new file; written last when it is set up */
     uint64_t pad0[7];
@@ -64,6 +78,8 @@ struct control {
     _Atomic uint64_t attempts; /* sequence << 16 | count */
     uint64_t pad2[7];
     _Atomic uint64_t marked; /* sequence */
+    uint64_t pad3[7];
+    _Atomic uint64_t exchange; /* as `current` */
 };
 _Static_assert(sizeof(struct control) <= CONTROL_SIZE, "one page");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the control words must be single stores");
@@ -74,10 +90,10 @@ struct xlv_journal {
     struct xlv_seal *seal;
     uint8_t *map;
     struct control *control;
-    size_t allocated[2]; /* bytes of each place */
-    bool ready;          /* loaded or cleared: appends know where to go */
-    uint8_t *body;       /* plaintext of the loaded record */
-    size_t body_length;
+    size_t allocated[PLACES]; /* bytes of each place */
+    bool ready;               /* loaded or cleared: appends know where to go */
+    uint8_t *body[2];         /* plaintexts of what was loaded: whole record, exchange */
+    size_t body_length[2];
 };
 
 /*
@@ -96,24 +112,32 @@ static uint64_t number_of(uint64_t current)
     return (current & CURRENT_MASK) >> 1;
 }
 
+static size_t offset_of(unsigned place)
+{
+    return place < EXCHANGES ? CONTROL_SIZE + place * (size_t)PLACE_SIZE
+                             : CONTROL_SIZE + 2 * (size_t)PLACE_SIZE +
+                                   (place - EXCHANGES) * (size_t)EXCHANGE_SIZE;
+}
+
 static uint8_t *place_of(struct xlv_journal *journal, unsigned place)
 {
-    return journal->map + CONTROL_SIZE + place * (size_t)PLACE_SIZE;
+    return journal->map + offset_of(place);
 }
 
 static int allocate(struct xlv_journal *journal, unsigned place, size_t length)
 {
     size_t from = journal->allocated[place];
+    size_t growth = place < EXCHANGES ? GROWTH : XLV_PAGE_SIZE;
+    size_t size = place < EXCHANGES ? PLACE_SIZE : EXCHANGE_SIZE;
     int rc;
 
     if (length <= from)
         return 0;
-    length = (length + GROWTH - 1) / GROWTH * GROWTH;
-    if (length > PLACE_SIZE)
-        length = PLACE_SIZE;
+    length = (length + growth - 1) / growth * growth;
+    if (length > size)
+        length = size;
     do
-        rc = posix_fallocate(journal->fd,
-                             (off_t)(CONTROL_SIZE + place * (size_t)PLACE_SIZE + from),
+        rc = posix_fallocate(journal->fd, (off_t)(offset_of(place) + from),
                              (off_t)(length - from));
     while (rc == EINTR);
     if (!rc)
@@ -180,19 +204,21 @@ fail:
     return rc;
 }
 
-static void forget_body(struct xlv_journal *journal)
+static void forget_bodies(struct xlv_journal *journal)
 {
-    if (journal->body)
-        OPENSSL_clear_free(journal->body, journal->body_length);
-    journal->body = NULL;
-    journal->body_length = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        if (journal->body[i])
+            OPENSSL_clear_free(journal->body[i], journal->body_length[i]);
+        journal->body[i] = NULL;
+        journal->body_length[i] = 0;
+    }
 }
 
 void xlv_journal_free(struct xlv_journal *journal)
 {
     if (!journal)
         return;
-    forget_body(journal);
+    forget_bodies(journal);
     if (journal->map)
         munmap(journal->map, FILE_SIZE);
     xlv_seal_free(journal->seal);
@@ -214,25 +240,29 @@ static int parse_body(const uint8_t *body, size_t length, struct xlv_journal_rec
     record->response_length = xlv_get_u32(&r);
     record->volatile_length = xlv_get_u32(&r);
     record->permanent_length = xlv_get_u32(&r);
+    record->repeat_length = xlv_get_u32(&r);
     xlv_get_view(&r, META_SIZE - r.at);
     record->request = xlv_get_view(&r, record->request_length);
     record->response = xlv_get_view(&r, record->response_length);
     record->volatile_state = xlv_get_view(&r, record->volatile_length);
     record->permanent = xlv_get_view(&r, record->permanent_length);
+    record->repeat = xlv_get_view(&r, record->repeat_length);
     return xlv_bytes_ok(&r) && !xlv_bytes_left(&r) ? 0 : XLV_E_CORRUPT;
 }
 
-static int load_place(struct xlv_journal *journal, uint64_t current,
+/* What `current` or `exchange` names; first is 0 or EXCHANGES. */
+static int load_place(struct xlv_journal *journal, uint64_t current, unsigned first,
                       struct xlv_journal_record *record)
 {
-    unsigned place = current & 1;
-    uint8_t head[XLV_SEAL_HEAD];
+    unsigned place = first + (current & 1), which = first ? 1 : 0;
+    size_t max = first ? EXCHANGE_MAX : BODY_MAX;
+    uint8_t head[XLV_SEAL_HEAD], *body;
     struct xlv_seal_info info;
     int rc;
 
-    if (current != current_of(number_of(current), place))
+    if (current != current_of(number_of(current), current & 1))
         return XLV_E_CORRUPT;
-    rc = allocate(journal, place, GROWTH);
+    rc = allocate(journal, place, XLV_SEAL_HEAD);
     if (rc)
         return rc;
     /* one fetch: what was checked is what is used */
@@ -242,20 +272,49 @@ static int load_place(struct xlv_journal *journal, uint64_t current,
         rc = xlv_seal_check(journal->seal, &info);
     if (rc)
         return rc;
-    if (info.slot != place || info.number != number_of(current) || info.length > BODY_MAX)
+    if (info.slot != place || info.number != number_of(current) || info.length > max)
         return XLV_E_CORRUPT;
     rc = allocate(journal, place, XLV_SEAL_HEAD + info.length);
     if (rc)
         return rc;
-    journal->body = OPENSSL_malloc(info.length + 1);
-    if (!journal->body)
+    body = OPENSSL_malloc(info.length + 1);
+    if (!body)
         return -ENOMEM;
-    journal->body_length = info.length;
-    rc = xlv_seal_open(journal->seal, head, &info, place_of(journal, place) + XLV_SEAL_HEAD,
-                       journal->body);
+    journal->body[which] = body;
+    journal->body_length[which] = info.length;
+    rc = xlv_seal_open(journal->seal, head, &info, place_of(journal, place) + XLV_SEAL_HEAD, body);
     if (!rc)
-        rc = parse_body(journal->body, journal->body_length, record);
+        rc = parse_body(body, info.length, record);
+    if (!rc && !first && record->repeat_length)
+        rc = XLV_E_CORRUPT;
     return rc;
+}
+
+/* The newest whole record, with the exchange on top of it where there is a newer one. */
+static int load_newest(struct xlv_journal *journal, uint64_t current, uint64_t exchange,
+                       struct xlv_journal_record *record)
+{
+    struct xlv_journal_record on_top;
+    int rc = load_place(journal, current, 0, record);
+
+    if (rc)
+        return rc;
+    if (exchange && exchange != current_of(number_of(exchange), exchange & 1))
+        return XLV_E_CORRUPT;
+    if (number_of(exchange) <= number_of(current))
+        return 0;
+    rc = load_place(journal, exchange, EXCHANGES, &on_top);
+    if (rc)
+        return rc;
+    if (on_top.volatile_length || on_top.permanent_length)
+        return XLV_E_CORRUPT;
+    on_top.generation = record->generation;
+    on_top.volatile_state = record->volatile_state;
+    on_top.volatile_length = record->volatile_length;
+    on_top.permanent = record->permanent;
+    on_top.permanent_length = record->permanent_length;
+    *record = on_top;
+    return 0;
 }
 
 int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *record,
@@ -263,10 +322,11 @@ int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *rec
 {
     uint64_t magic = atomic_load_explicit(&journal->control->magic, memory_order_acquire);
     uint64_t current = atomic_load_explicit(&journal->control->current, memory_order_acquire);
+    uint64_t exchange = atomic_load_explicit(&journal->control->exchange, memory_order_acquire);
     int rc;
 
     memset(record, 0, sizeof(*record));
-    forget_body(journal);
+    forget_bodies(journal);
     journal->ready = false;
     if (!magic && !current) {
         journal->ready = true;
@@ -275,21 +335,21 @@ int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *rec
     if ((magic & MAGIC_MASK) != MAGIC_WORD || !MAGIC_VERSION(magic))
         return xlv_fail(e, XLV_E_CORRUPT, "instance %s: the journal is damaged: it does not begin "
                         "as one", journal->name);
-    if (magic != MAGIC)
+    if (MAGIC_VERSION(magic) > MAGIC_VERSION(MAGIC))
         return xlv_fail(e, XLV_E_VERSION, "instance %s: the journal has layout %u, this program "
-                        "knows 1; use the newer program that wrote it", journal->name,
-                        MAGIC_VERSION(magic));
+                        "knows 1 and %u; use the newer program that wrote it", journal->name,
+                        MAGIC_VERSION(magic), MAGIC_VERSION(MAGIC));
     if (!current) {
         journal->ready = true;
         return XLV_E_EMPTY;
     }
-    rc = load_place(journal, current, record);
+    rc = load_newest(journal, current, exchange, record);
     if (!rc) {
         journal->ready = true;
         return 0;
     }
     memset(record, 0, sizeof(*record));
-    forget_body(journal);
+    forget_bodies(journal);
     switch (rc) {
     case XLV_E_VERSION:
         return xlv_fail(e, rc, "instance %s: the journal's record has a newer format than this "
@@ -338,6 +398,7 @@ static int write_place(struct xlv_journal *journal, unsigned place, uint64_t num
     xlv_put_u32(&w, record->response_length);
     xlv_put_u32(&w, record->volatile_length);
     xlv_put_u32(&w, record->permanent_length);
+    xlv_put_u32(&w, record->repeat_length);
 
     rc = xlv_seal_begin(seal, head, place, number, 0, length);
     if (!rc)
@@ -351,48 +412,88 @@ static int write_place(struct xlv_journal *journal, unsigned place, uint64_t num
     if (!rc)
         rc = put(seal, &to, record->permanent, record->permanent_length);
     if (!rc)
+        rc = put(seal, &to, record->repeat, record->repeat_length);
+    if (!rc)
         rc = xlv_seal_finish(seal, head);
     if (!rc)
         memcpy(place_of(journal, place), head, sizeof(head));
     return rc;
 }
 
-int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
-                       struct xlv_error *e)
+/* Seals a record of this length into the next of the two places that begin with `first`, and
+ * names it in `word`. */
+static int append(struct xlv_journal *journal, _Atomic uint64_t *word, unsigned first,
+                  const struct xlv_journal_record *record, uint32_t length, struct xlv_error *e)
 {
     struct control *control = journal->control;
     uint64_t current = atomic_load_explicit(&control->current, memory_order_relaxed);
-    uint64_t number = number_of(current) + 1;
-    unsigned place = !(current & 1);
-    uint32_t length;
-    int rc;
+    uint64_t exchange = atomic_load_explicit(&control->exchange, memory_order_relaxed);
+    uint64_t newest = number_of(current) > number_of(exchange) ? number_of(current)
+                                                               : number_of(exchange);
+    unsigned half = !(atomic_load_explicit(word, memory_order_relaxed) & 1);
+    int rc = allocate(journal, first + half, XLV_SEAL_HEAD + length);
 
-    if (!journal->ready)
-        return xlv_fail(e, -EINVAL, "instance %s: an append before the journal was loaded or "
-                        "cleared", journal->name);
-    if (record->request_length > XLV_TPM_BUFFER_MAX ||
-        record->response_length > XLV_TPM_BUFFER_MAX ||
-        record->volatile_length > XLV_VOLATILE_MAX ||
-        record->permanent_length > XLV_PERMANENT_MAX)
-        return xlv_fail(e, XLV_E_INVALID, "instance %s: a record above the limits: request %"
-                        PRIu32 ", response %" PRIu32 ", volatile %" PRIu32 ", permanent %" PRIu32,
-                        journal->name, record->request_length, record->response_length,
-                        record->volatile_length, record->permanent_length);
-    length = META_SIZE + record->request_length + record->response_length +
-             record->volatile_length + record->permanent_length;
-    rc = allocate(journal, place, XLV_SEAL_HEAD + length);
     if (rc)
         return xlv_fail(e, rc, "instance %s: the journal cannot grow to %" PRIu32 " bytes: %s; is "
                         "the file system of the run directory full?", journal->name, length,
                         xlv_strerror(rc));
-    rc = write_place(journal, place, number, record, length);
+    rc = write_place(journal, first + half, newest + 1, record, length);
     if (rc)
         return xlv_fail(e, rc, "instance %s: cannot seal a record: %s", journal->name,
                         xlv_strerror(rc));
     if (atomic_load_explicit(&control->magic, memory_order_relaxed) != MAGIC)
         atomic_store_explicit(&control->magic, MAGIC, memory_order_release);
-    atomic_store_explicit(&control->current, current_of(number, place), memory_order_release);
+    atomic_store_explicit(word, current_of(newest + 1, half), memory_order_release);
     return 0;
+}
+
+static int too_large(const struct xlv_journal *journal, const struct xlv_journal_record *record,
+                     struct xlv_error *e)
+{
+    return xlv_fail(e, XLV_E_INVALID, "instance %s: a record above the limits: request %" PRIu32
+                    ", response %" PRIu32 ", volatile %" PRIu32 ", permanent %" PRIu32 ", to be "
+                    "repeated %" PRIu32, journal->name, record->request_length,
+                    record->response_length, record->volatile_length, record->permanent_length,
+                    record->repeat_length);
+}
+
+static int unknown_places(const struct xlv_journal *journal, struct xlv_error *e)
+{
+    return xlv_fail(e, -EINVAL, "instance %s: an append before the journal was loaded or cleared",
+                    journal->name);
+}
+
+int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
+                       struct xlv_error *e)
+{
+    if (!journal->ready)
+        return unknown_places(journal, e);
+    if (record->request_length > XLV_TPM_BUFFER_MAX ||
+        record->response_length > XLV_TPM_BUFFER_MAX ||
+        record->volatile_length > XLV_VOLATILE_MAX ||
+        record->permanent_length > XLV_PERMANENT_MAX || record->repeat_length)
+        return too_large(journal, record, e);
+    return append(journal, &journal->control->current, 0, record,
+                  META_SIZE + record->request_length + record->response_length +
+                      record->volatile_length + record->permanent_length, e);
+}
+
+int xlv_journal_append_exchange(struct xlv_journal *journal,
+                                const struct xlv_journal_record *record, struct xlv_error *e)
+{
+    struct xlv_journal_record exchange = *record;
+
+    if (!journal->ready ||
+        !atomic_load_explicit(&journal->control->current, memory_order_relaxed))
+        return unknown_places(journal, e);
+    if (record->request_length > XLV_TPM_BUFFER_MAX ||
+        record->response_length > XLV_TPM_BUFFER_MAX ||
+        record->repeat_length > XLV_JOURNAL_REPEAT_MAX)
+        return too_large(journal, record, e);
+    exchange.volatile_length = exchange.permanent_length = 0;
+    return append(journal, &journal->control->exchange, EXCHANGES, &exchange,
+                  META_SIZE + record->request_length + record->response_length +
+                      record->repeat_length, e);
 }
 
 uint32_t xlv_journal_begin(struct xlv_journal *journal, uint64_t sequence)
@@ -427,9 +528,10 @@ int xlv_journal_clear(struct xlv_journal *journal, struct xlv_error *e)
     struct control *control = journal->control;
 
     (void)e; /* nothing of this can fail; the contract leaves room for it */
-    forget_body(journal);
+    forget_bodies(journal);
     /* the record first: without it nothing else in here means anything */
     atomic_store_explicit(&control->current, 0, memory_order_release);
+    atomic_store_explicit(&control->exchange, 0, memory_order_release);
     atomic_store_explicit(&control->marked, 0, memory_order_release);
     atomic_store_explicit(&control->attempts, 0, memory_order_release);
     atomic_store_explicit(&control->magic, MAGIC, memory_order_release);

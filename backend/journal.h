@@ -19,6 +19,10 @@
  *                           it is missing, put the recorded response in place
  *     record N, mark N      the page either still holds response N (set FINISH)
  *                           or a newer request (execute it)
+ * Most commands change no state, or one that is quickly changed again in the same
+ * way. Their record is an exchange alone, a few hundred bytes that refer to the
+ * last whole record; it has two places of its own, and the same order holds.
+ *
  * A record belongs to one boot of one domain and one ring; of another ring only
  * its state counts, of another boot nothing does.
  *
@@ -55,7 +59,14 @@ struct xlv_journal_record {
     uint32_t request_length, response_length;
     uint32_t volatile_length, permanent_length; /* permanent 0: unchanged */
     const uint8_t *request, *response, *volatile_state, *permanent;
+    /* What was done to that volatile state since, to be done again: a text of the session's,
+     * which only the records of xlv_journal_append_exchange() have. */
+    const uint8_t *repeat;
+    uint32_t repeat_length;
 };
+
+/* At most so many bytes are to be done again: it is sealed with each command. */
+#define XLV_JOURNAL_REPEAT_MAX 3072u
 
 struct xlv_journal;
 
@@ -75,6 +86,16 @@ int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *rec
 /* Sealed append; the previous record stays readable until this one is whole. */
 int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
                        struct xlv_error *e);
+
+/*
+ * Appends the exchange of a command that left both states as they are, but for
+ * what record->repeat says; a load then gives the states, and the generation, of
+ * the last whole record with this sequence, exchange and text. The record's
+ * own states and generation are not looked at. -EINVAL where there is no whole
+ * record yet, XLV_E_INVALID above the limits.
+ */
+int xlv_journal_append_exchange(struct xlv_journal *journal,
+                                const struct xlv_journal_record *record, struct xlv_error *e);
 
 /* Notes one more attempt to execute sequence; returns how many that makes. */
 uint32_t xlv_journal_begin(struct xlv_journal *journal, uint64_t sequence);

@@ -146,17 +146,12 @@ int xlv_port_fd(const struct xlv_port *port)
     return xenevtchn_fd(port->events);
 }
 
-int xlv_port_take(struct xlv_port *port, struct xlv_error *e)
+int xlv_port_take(struct xlv_port *port, short revents, struct xlv_error *e)
 {
-    struct pollfd p = { .fd = xenevtchn_fd(port->events), .events = POLLIN };
     int got;
 
-    /* the read blocks where there is nothing, whatever O_NONBLOCK says
-     * (xenevtchn.h) */
-    if (poll(&p, 1, 0) <= 0 || !(p.revents & POLLIN))
-        return p.revents & (POLLERR | POLLHUP | POLLNVAL)
-                   ? xlv_fail(e, -EIO, "the event channel device has failed")
-                   : XLV_E_EMPTY;
+    if (!(revents & POLLIN))
+        return revents ? xlv_fail(e, -EIO, "the event channel device has failed") : XLV_E_EMPTY;
     got = xenevtchn_pending(port->events);
     if (got < 0)
         return errno == EINTR || errno == EAGAIN

@@ -40,10 +40,11 @@ void *xlv_port_page(struct xlv_port *port);
 int xlv_port_fd(const struct xlv_port *port);
 
 /*
- * Takes an event: 0, with the channel masked until xlv_port_unmask(); events
+ * Takes an event, of which poll() told in revents: without it this would wait, whatever
+ * O_NONBLOCK says (xenevtchn.h). 0, with the channel masked until xlv_port_unmask(); events
  * that come meanwhile are kept by Xen. XLV_E_EMPTY: there was none.
  */
-int xlv_port_take(struct xlv_port *port, struct xlv_error *e);
+int xlv_port_take(struct xlv_port *port, short revents, struct xlv_error *e);
 int xlv_port_unmask(struct xlv_port *port, struct xlv_error *e);
 
 /* Tells the frontend. A frontend that is gone is no error. */

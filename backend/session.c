@@ -46,7 +46,12 @@ struct xlv_session {
     uint64_t sequence;   /* of the last command recorded */
     uint64_t commits;
 
-    struct state permanent, volatile_state;           /* the last durable pair */
+    /* The last durable pair; what was done to it since, to be done again wherever it is
+     * restored: u32 locality, u32 length, the request, and so on. */
+    struct state permanent, volatile_state;
+    uint8_t again[XLV_JOURNAL_REPEAT_MAX];
+    size_t again_length;
+    bool audits; /* TPM 2.0: reading changes the state, see xlv_engine_audits() */
     struct state next_permanent, next_volatile_state; /* of the command at hand; permanent
                                                          NULL: unchanged */
     /* the command at hand */
@@ -91,6 +96,43 @@ static int state_copy(struct state *to, const uint8_t *data, size_t length)
 }
 
 /* --- states and records -------------------------------------------------- */
+
+static int take_again(struct xlv_session *s, const struct xlv_journal_record *record,
+                      struct xlv_error *e)
+{
+    if (record->repeat_length > sizeof(s->again))
+        return xlv_fail(e, XLV_E_CORRUPT, "the journal has %u bytes of commands to be repeated",
+                        record->repeat_length);
+    s->again_length = record->repeat_length;
+    if (s->again_length)
+        memcpy(s->again, record->repeat, s->again_length);
+    return 0;
+}
+
+/* The engine's state, exactly: the pair, and what was done to it since. */
+static int restore(struct xlv_session *s, struct xlv_error *e)
+{
+    struct xlv_bytes c = xlv_bytes_reader(s->again, s->again_length);
+    int r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
+                            s->volatile_state.data, s->volatile_state.length, e);
+
+    while (!r && xlv_bytes_left(&c)) {
+        uint32_t locality = xlv_get_u32(&c), length = xlv_get_u32(&c);
+        const uint8_t *request = xlv_get_view(&c, length), *response;
+        size_t response_length;
+
+        if (!request || locality > XLV_LOCALITY_MAX)
+            r = xlv_fail(e, XLV_E_CORRUPT, "the journal's commands to be repeated are damaged");
+        else
+            r = xlv_engine_execute((uint8_t)locality, request, length, &response,
+                                   &response_length, e);
+        if (!r && xlv_response_code(response, response_length))
+            r = xlv_fail(e, XLV_E_CORRUPT, "command 0x%x, which had succeeded, cannot be repeated "
+                         "(0x%x)", xlv_command_code(request, length),
+                         xlv_response_code(response, response_length));
+    }
+    return r;
+}
 
 /* What the engine holds now becomes the next pair. */
 static int take_states(struct xlv_session *s, struct xlv_error *e)
@@ -146,7 +188,10 @@ static void adopt(struct xlv_session *s)
 {
     if (s->next_permanent.data)
         state_move(&s->permanent, &s->next_permanent);
-    state_move(&s->volatile_state, &s->next_volatile_state);
+    if (s->next_volatile_state.data) {
+        state_move(&s->volatile_state, &s->next_volatile_state);
+        s->again_length = 0;
+    }
 }
 
 /*
@@ -215,8 +260,7 @@ static int go_back(struct xlv_session *s, struct xlv_error *e)
     state_clear(&s->next_permanent);
     state_clear(&s->next_volatile_state);
     xlv_engine_off();
-    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
-                        s->volatile_state.data, s->volatile_state.length, e);
+    r = restore(s, e);
     return r ? r : xlv_engine_stir(e);
 }
 
@@ -340,8 +384,7 @@ static void end_old_boot(struct xlv_session *s, const struct xlv_ring_id *ring)
     size_t request_length, response_length;
     int r;
 
-    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
-                        s->volatile_state.data, s->volatile_state.length, &why);
+    r = restore(s, &why);
     if (!r)
         r = xlv_engine_shutdown(request, &request_length, &response, &response_length, &why);
     if (!r && request_length)
@@ -394,8 +437,7 @@ static int take_kept(struct xlv_session *s, bool wanted, struct xlv_error *e)
         end_old_boot(s, &ring);
         return XLV_E_EMPTY;
     }
-    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
-                        s->volatile_state.data, s->volatile_state.length, e);
+    r = restore(s, e);
     if (!r)
         r = xlv_engine_stir(e);
     if (!r)
@@ -463,6 +505,9 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     r = state_copy(&s->volatile_state, record.volatile_state, record.volatile_length);
     if (r)
         return r;
+    r = take_again(s, &record, e);
+    if (r)
+        return r;
     s->sequence = record.sequence;
     over = xlv_command_was_shutdown(record.request, record.request_length, record.response,
                                     record.response_length);
@@ -476,8 +521,7 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
             end_old_boot(s, &ring);
         return XLV_E_EMPTY;
     }
-    r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
-                        s->volatile_state.data, s->volatile_state.length, &why);
+    r = restore(s, &why);
     if (r > 0) {
         s->amid = true;
         power_cut(why.text);
@@ -524,17 +568,20 @@ static int load_store(struct xlv_session *s, struct xlv_error *e)
 }
 
 /* Commits the last durable pair as one; then nobody needs the journal's word, unless the same
- * domain may go on: then it tells that this is so (resume()). */
+ * domain may go on: then it tells that this is so (resume()). The engine is on where something
+ * was done to the pair since. */
 static int keep(struct xlv_session *s, uint32_t domid, bool may_go_on, struct xlv_error *e)
 {
-    struct xlv_kept kept = {
-        .domid = domid,
-        .volatile_state = s->volatile_state.data,
-        .volatile_length = s->volatile_state.length,
-    };
+    struct xlv_kept kept = { .domid = domid };
     struct state pair = { 0 };
-    int r = xlv_kept_join(s->permanent.data, s->permanent.length, &kept, &pair.data, &pair.length);
+    int r = s->again_length ? take_states(s, e) : 0;
 
+    if (r)
+        return r;
+    adopt(s);
+    kept.volatile_state = s->volatile_state.data;
+    kept.volatile_length = s->volatile_state.length;
+    r = xlv_kept_join(s->permanent.data, s->permanent.length, &kept, &pair.data, &pair.length);
     if (r)
         return xlv_fail(e, r, "the state of the suspended domain %u cannot be kept: %s", domid,
                         xlv_strerror(r));
@@ -573,6 +620,8 @@ int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *c
     /* both are the caller's, for as long as this call */
     s->c.measure = NULL;
     s->c.log_fd = NULL;
+    if (!r && s->c.version == XLV_TPM_2_0)
+        r = xlv_engine_audits(&s->audits, e);
 out:
     if (r) {
         xlv_session_free(s);
@@ -752,13 +801,22 @@ static int execute(struct xlv_session *s, struct xlv_error *e)
         answer_fault(s, XLV_FAULT_FAILURE);
         return go_back(s, e);
     }
+    if (s->c.version == XLV_TPM_2_0 &&
+        xlv_command_code(s->request, s->request_length) == XLV_TPM2_CC_SET_AUDIT) {
+        /* the response is the engine's, and the next command overwrites it */
+        memcpy(s->response, response, length);
+        response = s->response;
+        r = xlv_engine_audits(&s->audits, e);
+        if (r)
+            return r;
+    }
     xlv_log(XLV_LOG_DEBUG, "command 0x%x: 0x%x, %zu bytes",
             xlv_command_code(s->request, s->request_length), code, length);
     if (length > xlv_ring_room(&s->view)) {
         answer_fault(s, XLV_FAULT_RESPONSE_SIZE);
         return 0;
     }
-    memcpy(s->response, response, length);
+    memmove(s->response, response, length);
     s->response_length = length;
     if (s->c.version == XLV_TPM_2_0 && code == XLV_TPM2_RC_CANCELED &&
         xlv_ring_state(s->page) == XLV_RING_CANCEL) {
@@ -768,11 +826,60 @@ static int execute(struct xlv_session *s, struct xlv_error *e)
     return 0;
 }
 
+/* Is the state after this command the last durable pair, and what is to be done again? Then that
+ * is all that has to be recorded. Adds the command to what is to be done again where it must. */
+static bool known_already(struct xlv_session *s)
+{
+    enum xlv_command_effect effect;
+    struct xlv_bytes w;
+
+    if (s->failed || s->owed)
+        return false;
+    if (s->refused)
+        return true;
+    if (xlv_engine_changed() || s->audits || s->c.version != XLV_TPM_2_0)
+        return false;
+    effect = xlv_command_effect(s->request, s->request_length);
+    if (effect != XLV_EFFECT_AGAIN)
+        return effect == XLV_EFFECT_NOTHING;
+    if (xlv_response_code(s->response, s->response_length))
+        return false;
+    w = xlv_bytes_writer(s->again + s->again_length, sizeof(s->again) - s->again_length);
+    xlv_put_u32(&w, s->snapshot.locality);
+    xlv_put_u32(&w, (uint32_t)s->request_length);
+    xlv_put_data(&w, s->request, s->request_length);
+    if (!xlv_bytes_ok(&w))
+        return false; /* enough to be done again: a whole record */
+    s->again_length += w.at;
+    return true;
+}
+
+static int append_exchange(struct xlv_session *s, struct xlv_error *e)
+{
+    struct xlv_journal_record record = {
+        .sequence = s->sequence + 1,
+        .generation = s->generation,
+        .ring = s->c.ring,
+        .outcome = s->outcome,
+        .request = s->request,
+        .request_length = (uint32_t)s->request_length,
+        .response = s->response,
+        .response_length = (uint32_t)s->response_length,
+        .repeat = s->again,
+        .repeat_length = (uint32_t)s->again_length,
+    };
+
+    state_clear(&s->next_permanent);
+    state_clear(&s->next_volatile_state);
+    return xlv_journal_append_exchange(s->c.journal, &record, e);
+}
+
 static int record(struct xlv_session *s, struct xlv_error *e)
 {
-    int r = take_states(s, e);
+    bool exchange = known_already(s);
+    int r = exchange ? append_exchange(s, e) : take_states(s, e);
 
-    if (!r)
+    if (!r && !exchange)
         r = append(s, &s->c.ring, s->outcome, s->sequence + 1, s->request, s->request_length,
                    s->response, s->response_length, e);
     if (!r)
@@ -924,6 +1031,10 @@ int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *
         r = state_copy(&s->permanent, record.permanent, record.permanent_length);
     if (!r)
         r = state_copy(&s->volatile_state, record.volatile_state, record.volatile_length);
+    if (!r)
+        r = take_again(s, &record, e);
+    if (!r && s->again_length)
+        r = restore(s, e);
     if (!r)
         r = keep(s, s->c.ring.domid, false, e);
 out:

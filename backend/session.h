@@ -34,6 +34,11 @@
  *                       is N+1. Request N+1 equal to response N, byte by byte, is
  *                       the one thing that cannot be told apart from MARK; no
  *                       sane frontend sends it, and it gets its bytes back.
+ * Most commands leave the volatile state as it was, or extend a PCR: their record is
+ * the exchange alone, and, for extends, the requests since the last whole record, which
+ * are done again wherever that is restored (command.h, xlv_command_effect()). To
+ * the table above a record is a record.
+ *
  * An answer that only says "no" (bad length, locality, ...) is recorded as well:
  * else its half-written response would be taken for a request.
  *

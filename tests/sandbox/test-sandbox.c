@@ -593,6 +593,7 @@ static void uses_a_library(void)
     struct tm tm;
     char text[64];
     void *blocks[64];
+    struct pollfd event = { .fd = xlv_port_fd(port), .events = POLLIN };
     struct xlv_error e = XLV_ERROR_INIT;
 
     if (!localtime_r(&now, &tm) || !gmtime_r(&now, &tm) || !strftime(text, 64, "%F %T", &tm) ||
@@ -615,7 +616,8 @@ static void uses_a_library(void)
     }
     /* the channel, which is what all of it is for */
     xlv_port_notify(port);
-    if (xlv_port_take(port, &e) == 0 && xlv_port_unmask(port, &e))
+    if (poll(&event, 1, 0) == 1 && xlv_port_take(port, event.revents, &e) == 0 &&
+        xlv_port_unmask(port, &e))
         _exit(4);
     xlv_port_close(port);
     _exit(0);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "backend/command.h"
+#include "tests/unit/tpm.h"
 
 static const uint8_t v12[] = "\x00\xc1\x00\x00\x00\x0a\x00\x00\x00\x50";
 static const uint8_t v20[] = "\x80\x01\x00\x00\x00\x0a\x00\x00\x01\x7b";
@@ -113,6 +114,79 @@ static void a_shutdown_counts_only_when_it_succeeded(void **unused)
     assert_false(xlv_command_was_shutdown(out, length, good, 10));
 }
 
+static enum xlv_command_effect effect(struct cmd c)
+{
+    return xlv_command_effect(c.b, c.n);
+}
+
+static void what_reads_and_what_can_be_repeated_is_known(void **unused)
+{
+    (void)unused;
+    assert_int_equal(effect(tpm2_get_random(8)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_pcr_read(1)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_get_property(0x100)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_nv_read(0x01500000, 8)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_read_public(0x01500000)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_read_public(0x81000001)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_pcr_extend(1, 1)), XLV_EFFECT_AGAIN);
+    /* what changes more, or was not looked at */
+    assert_int_equal(effect(tpm2_nv_write(0x01500000, 1, 8)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_nv_increment(0x01500000)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_start_session()), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_flush(0x80000000)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_clear_control_free()), XLV_EFFECT_ANYTHING);
+    /* a session's nonces change with each use */
+    assert_int_equal(effect(tpm2_pcr_extend_in_session(1, 1, 0x02000000)),
+                     XLV_EFFECT_ANYTHING);
+    assert_int_equal(xlv_command_effect(NULL, 0), XLV_EFFECT_ANYTHING);
+}
+
+/* Cut short anywhere, longer than it says, and with other numbers in it: never taken for more
+ * than it is. */
+static void nothing_is_known_of_what_is_malformed(void **unused)
+{
+    struct cmd commands[] = { tpm2_get_random(8), tpm2_nv_read(0x01500000, 8),
+                              tpm2_pcr_extend(1, 1) };
+
+    (void)unused;
+    for (size_t i = 0; i < 3; i++) {
+        struct cmd c = commands[i];
+
+        for (size_t n = 0; n < c.n; n++)
+            assert_int_equal(xlv_command_effect(c.b, n), XLV_EFFECT_ANYTHING);
+        assert_int_equal(xlv_command_effect(c.b, c.n + 1), XLV_EFFECT_ANYTHING);
+        c.b[1] ^= 4; /* another tag */
+        assert_int_equal(effect(c), XLV_EFFECT_ANYTHING);
+    }
+    /* the authorisation area: its size, the session, the lengths of nonce and password */
+    for (size_t at = 18; at < 31; at++) {
+        struct cmd c = commands[1];
+
+        if (at == 28) /* the session's attributes: the TPM's to judge */
+            continue;
+        c.b[at] ^= 1;
+        assert_int_equal(effect(c), XLV_EFFECT_ANYTHING);
+    }
+}
+
+static void an_audit_is_told_from_none(void **unused)
+{
+    static const uint8_t only[] = "\x80\x01\0\0\0\x17\0\0\0\0\0\0\0\0\x04\0\0\0\x01\0\0\x01\x40";
+    uint8_t response[sizeof(only)], out[XLV_COMMAND_MAX];
+
+    (void)unused;
+    assert_int_equal(xlv_command_get_audited(out), 22);
+    assert_memory_equal(out, "\x80\x01\0\0\0\x16\0\0\x01\x7a\0\0\0\x04\0\0\0\0\0\0\0\x02", 22);
+    assert_false(xlv_response_audits(only, sizeof(only) - 1));
+    for (size_t n = 0; n < sizeof(only) - 1; n++)
+        assert_true(xlv_response_audits(only, n));
+    for (size_t i = 6; i < sizeof(only) - 1; i++) {
+        memcpy(response, only, sizeof(only));
+        response[i] ^= 1;
+        assert_true(xlv_response_audits(response, sizeof(only) - 1));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +195,9 @@ int main(void)
         cmocka_unit_test(codes_are_read_only_where_there_are_any),
         cmocka_unit_test(commands_say_their_own_length),
         cmocka_unit_test(a_shutdown_counts_only_when_it_succeeded),
+        cmocka_unit_test(what_reads_and_what_can_be_repeated_is_known),
+        cmocka_unit_test(nothing_is_known_of_what_is_malformed),
+        cmocka_unit_test(an_audit_is_told_from_none),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

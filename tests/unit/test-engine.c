@@ -909,6 +909,130 @@ static void locality_reaches_the_tpm(void **unused)
 
 #define T(f) cmocka_unit_test_teardown(f, engine_off)
 
+/* Marks where two volatile states differ. */
+static void mark_differences(const struct blob *a, const struct blob *b, uint8_t *marks)
+{
+    assert_int_equal(a->length, b->length);
+    for (size_t i = 0; i < a->length; i++)
+        marks[i] |= a->data[i] != b->data[i];
+}
+
+/*
+ * What xlv_command_effect() says of reading commands, against libtpms itself: the state after each
+ * differs from the one before in nothing but the clock, which GetTestResult moves as well as any
+ * command, the checksum at the end, and for GetRandom the generator, which StirRandom shows the place of. And an extend
+ * on the same state gives the same state again.
+ */
+static void reading_changes_nothing_but_the_clock(void **unused)
+{
+    static uint8_t clock[65536], generator[65536], changed[65536],
+                   scratch[65536];
+    const struct {
+        const char *name;
+        struct cmd c;
+    } reading[] = {
+        { "PCR_Read", tpm2_pcr_read(7) },
+        { "GetCapability", tpm2_get_property(0x100) },
+        { "NV_Read", tpm2_nv_read(0x01500000, 16) },
+        { "NV_ReadPublic", tpm2_read_public(0x01500000) },
+        { "ReadPublic", tpm2_read_public(0x80000000) },
+        { "GetRandom", tpm2_get_random(16) },
+    };
+    struct blob before = { 0 }, after = { 0 };
+    struct answer a;
+    size_t moved = 0, drawn = 0, length = 0, first, last;
+
+    (void)unused;
+    boot(XLV_TPM_2_0);
+    good(&a, tpm2_nv_define(0x01500000, 0, 16));
+    good(&a, tpm2_nv_write(0x01500000, 1, 16));
+    good(&a, tpm2_create_primary_ecc());
+    good(&a, tpm2_start_session());
+    good(&a, tpm2_pcr_extend(7, 7));
+    for (unsigned i = 0; i < 500; i++) {
+        before = take_volatile();
+        usleep(i % 10 ? 10 : 2000);
+        good(&a, tpm2_get_test_result());
+        after = take_volatile();
+        mark_differences(&before, &after, clock);
+        drop(&before);
+        drop(&after);
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        /* one alone leaves a byte as it was, now and then */
+        drop(&before);
+        drop(&after);
+        before = take_volatile();
+        OK(xlv_engine_stir(&e));
+        after = take_volatile();
+        mark_differences(&before, &after, generator);
+    }
+    memset(clock + before.length - 20, 1, 20);
+    /* big endian: the bytes before a moving one move less often */
+    for (size_t i = 3; i < before.length - 20; i++)
+        if (clock[i])
+            memset(clock + i - 3, 1, 3);
+    for (size_t i = 0; i < before.length; i++) {
+        moved += clock[i];
+        drawn += generator[i] && !clock[i];
+    }
+    drop(&before);
+    drop(&after);
+    /* a handful of numbers, and a seed with its counter: no place to hide anything in */
+    printf("# the clock: %zu bytes with the checksum, the generator: %zu\n", moved, drawn);
+    assert_in_range(moved, 21, 20 + 8 * 8);
+    assert_in_range(drawn, 16, 64);
+    for (size_t i = 0; i < sizeof(reading) / sizeof(*reading); i++) {
+        bool draws = i == sizeof(reading) / sizeof(*reading) - 1;
+
+        assert_int_equal(xlv_command_effect(reading[i].c.b, reading[i].c.n), XLV_EFFECT_NOTHING);
+        /* What libtpms notes of a command's authorisations while it runs is in there as well, in
+         * one place; the same command leaves the same there. */
+        memset(scratch, 0, sizeof(scratch));
+        before = take_volatile();
+        good(&a, reading[i].c);
+        after = take_volatile();
+        mark_differences(&before, &after, scratch);
+        first = last = 0;
+        for (size_t at = 0; at < before.length; at++)
+            if (scratch[at] && !clock[at] && !(draws && generator[at])) {
+                first = first ? first : at;
+                last = at;
+            }
+        drop(&before);
+        drop(&after);
+        if (last - first > 200)
+            fail_msg("%s changes bytes %zu to %zu", reading[i].name, first, last);
+        memset(changed, 0, sizeof(changed));
+        for (unsigned k = 0; k < 20; k++) {
+            before = take_volatile();
+            length = before.length;
+            good(&a, reading[i].c);
+            after = take_volatile();
+            mark_differences(&before, &after, changed);
+            drop(&before);
+            drop(&after);
+        }
+        for (size_t at = 0; at < sizeof(changed); at++)
+            if (changed[at] && !clock[at] && !(draws && generator[at]))
+                fail_msg("%s changes byte %zu of %zu", reading[i].name, at, length);
+    }
+}
+
+static void audited_commands_are_known(void **unused)
+{
+    struct answer a;
+    bool audits = true;
+
+    (void)unused;
+    boot(XLV_TPM_2_0);
+    OK(xlv_engine_audits(&audits, &e));
+    assert_false(audits);
+    good(&a, tpm2_audit(0x17e));
+    OK(xlv_engine_audits(&audits, &e));
+    assert_true(audits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -937,6 +1061,8 @@ int main(void)
         T(a_long_command_can_be_cancelled),
         T(cancel_of_1_2_is_harmless),
         T(locality_reaches_the_tpm),
+        T(reading_changes_nothing_but_the_clock),
+        T(audited_commands_are_known),
     };
 
     return cmocka_run_group_tests(tests, make_factories, drop_factories);

@@ -29,6 +29,9 @@
 
 #define STORE_BYTES XLV_STORE_SLOT_SIZE
 #define JOURNAL_BYTES 8192u /* control page and the start of place 0 */
+/* and, since layout 2, the start of the first place for exchanges */
+#define EXCHANGES_AT (4096u + 2u * 1323008u)
+#define EXCHANGE_BYTES 4096u
 
 static const struct xlv_uuid uuid = { { 0xdc, 0xdb, 0x12, 0x4b, 0x9f, 0xed, 0x40, 0x40, 0xb1, 0x49,
                                         0xdd, 0x2d, 0xfd, 0x8d, 0x09, 0x4c } };
@@ -181,9 +184,18 @@ static struct xlv_journal_record record_of(uint64_t sequence)
     };
 }
 
+static struct xlv_journal_record exchange_of(uint64_t sequence)
+{
+    struct xlv_journal_record r = record_of(sequence);
+
+    r.repeat = r.request + 500;
+    r.repeat_length = 73;
+    return r;
+}
+
 static void today_s_journal_is_written_as_the_golden_one(void **state)
 {
-    static uint8_t now[JOURNAL_BYTES];
+    static uint8_t now[JOURNAL_BYTES + EXCHANGE_BYTES];
     struct xlv_journal_record found, r;
     struct xlv_journal *journal;
     int fd = memfd_create("journal", MFD_CLOEXEC);
@@ -197,26 +209,33 @@ static void today_s_journal_is_written_as_the_golden_one(void **state)
         xlv_journal_begin(journal, s);
         assert_int_equal(xlv_journal_append(journal, &r, NULL), 0);
     }
+    for (uint64_t s = 3; s <= 4; s++) {
+        r = exchange_of(s);
+        assert_int_equal(xlv_journal_append_exchange(journal, &r, NULL), 0);
+    }
     xlv_journal_mark(journal, 1);
     xlv_journal_free(journal);
-    assert_int_equal(xlv_pread_all(fd, now, sizeof(now), 0), 0);
-    compare_golden("journal-v1", now, sizeof(now));
+    assert_int_equal(xlv_pread_all(fd, now, JOURNAL_BYTES, 0), 0);
+    assert_int_equal(xlv_pread_all(fd, now + JOURNAL_BYTES, EXCHANGE_BYTES, EXCHANGES_AT), 0);
+    compare_golden("journal-v2", now, sizeof(now));
     xlv_close(&fd);
 }
 
-static void the_golden_journal_is_read(void **state)
+static void read_journal(const char *name, uint64_t sequence, uint32_t repeat)
 {
-    static uint8_t bytes[JOURNAL_BYTES];
-    struct xlv_journal_record found, r = record_of(2);
+    static uint8_t bytes[JOURNAL_BYTES + EXCHANGE_BYTES];
+    struct xlv_journal_record found, r = exchange_of(sequence);
     struct xlv_journal *journal;
     int fd;
 
-    (void)state;
-    read_golden("journal-v1", bytes, sizeof(bytes));
-    fd = file_with(bytes, sizeof(bytes));
+    read_golden(name, bytes, JOURNAL_BYTES + (repeat ? EXCHANGE_BYTES : 0));
+    fd = file_with(bytes, JOURNAL_BYTES);
+    if (repeat)
+        assert_int_equal(xlv_pwrite_all(fd, bytes + JOURNAL_BYTES, EXCHANGE_BYTES, EXCHANGES_AT),
+                         0);
     assert_int_equal(xlv_journal_new(&journal, fd, &uuid, key, NULL), 0);
     assert_int_equal(xlv_journal_load(journal, &found, NULL), 0);
-    assert_int_equal(found.sequence, 2);
+    assert_int_equal(found.sequence, sequence);
     assert_int_equal(found.generation, 5);
     assert_memory_equal(&found.ring, &r.ring, sizeof(r.ring));
     assert_int_equal(found.outcome, XLV_JOURNAL_FINISH);
@@ -228,10 +247,25 @@ static void the_golden_journal_is_read(void **state)
     assert_memory_equal(found.response, r.response, 48);
     assert_memory_equal(found.volatile_state, r.volatile_state, 1200);
     assert_memory_equal(found.permanent, r.permanent, 1300);
+    assert_int_equal(found.repeat_length, repeat);
+    assert_memory_equal(found.repeat, r.repeat, repeat);
     assert_int_equal(xlv_journal_marked(journal), 1);
     assert_int_equal(xlv_journal_begin(journal, 2), 2);
     xlv_journal_free(journal);
     xlv_close(&fd);
+}
+
+static void the_golden_journal_is_read(void **state)
+{
+    (void)state;
+    read_journal("journal-v2", 4, 73);
+}
+
+/* A backend of the version before left it to its successor. */
+static void the_golden_journal_of_layout_1_is_read(void **state)
+{
+    (void)state;
+    read_journal("journal-v1", 2, 0);
 }
 
 int main(void)
@@ -241,6 +275,7 @@ int main(void)
         cmocka_unit_test(the_golden_store_is_read),
         cmocka_unit_test(today_s_journal_is_written_as_the_golden_one),
         cmocka_unit_test(the_golden_journal_is_read),
+        cmocka_unit_test(the_golden_journal_of_layout_1_is_read),
     };
 
     for (uint8_t i = 0; i < XLV_KEY_SIZE; i++)

@@ -5,6 +5,7 @@
  */
 #include "config.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,6 +31,8 @@ static const uint8_t key_a[XLV_KEY_SIZE] = { 1 }, key_b[XLV_KEY_SIZE] = { 2 };
 #define CURRENT_AT 64
 #define PLACES_AT 4096
 #define PLACE_SIZE 1323008
+#define EXCHANGE_AT 256
+#define EXCHANGES_AT (PLACES_AT + 2 * PLACE_SIZE)
 
 static int fd = -1;
 static struct xlv_journal *journal;
@@ -256,10 +259,153 @@ static void damage_to_the_control_words_is_refused(void **state)
         assert_load(XLV_E_CORRUPT, "does not begin as one");
         flip(bit / 8, bit % 8);
     }
-    flip(7, 1);
-    assert_load(XLV_E_VERSION, "layout 3, this program knows 1");
-    flip(7, 1);
+    flip(7, 0);
+    assert_load(XLV_E_VERSION, "layout 3, this program knows 1 and 2");
+    flip(7, 0);
     assert_record(&two);
+}
+
+static void append_exchange(const struct xlv_journal_record *r)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    int rc = xlv_journal_append_exchange(journal, r, &e);
+
+    if (rc)
+        fail_msg("append of an exchange gave %d: %s", rc, e.text);
+}
+
+/* What a load gives for an exchange on a whole record. */
+static struct xlv_journal_record on_top_of(const struct xlv_journal_record *whole,
+                                           const struct xlv_journal_record *exchange)
+{
+    struct xlv_journal_record r = *exchange;
+
+    r.generation = whole->generation;
+    r.volatile_length = whole->volatile_length;
+    r.volatile_state = whole->volatile_state;
+    r.permanent_length = whole->permanent_length;
+    r.permanent = whole->permanent;
+    return r;
+}
+
+static struct xlv_journal_record exchange_of(uint64_t sequence, uint32_t repeat)
+{
+    struct xlv_journal_record r = record_of(sequence, 22, 48, 0, 0);
+
+    r.repeat = bytes + 77;
+    r.repeat_length = repeat;
+    return r;
+}
+
+static void assert_exchange(const struct xlv_journal_record *whole,
+                            const struct xlv_journal_record *exchange)
+{
+    struct xlv_journal_record expected = on_top_of(whole, exchange), r;
+
+    assert_record(&expected);
+    assert_int_equal(xlv_journal_load(journal, &r, NULL), 0);
+    assert_int_equal(r.repeat_length, exchange->repeat_length);
+    assert_memory_equal(r.repeat, exchange->repeat, exchange->repeat_length);
+}
+
+static void an_exchange_goes_on_top_of_the_last_whole_record(void **state)
+{
+    struct xlv_journal_record whole = record_of(1, 10, 10, 9000, 1300);
+    struct xlv_journal_record next = record_of(5, 10, 10, 8000, 0), r;
+
+    (void)state;
+    assert_load(XLV_E_EMPTY, "");
+    append(&whole);
+    for (uint64_t s = 2; s <= 4; s++) {
+        struct xlv_journal_record exchange = exchange_of(s, (uint32_t)(s - 2) * 1000);
+
+        append_exchange(&exchange);
+        assert_exchange(&whole, &exchange);
+        reopen();
+        assert_exchange(&whole, &exchange);
+    }
+    /* and is over with the next one */
+    append(&next);
+    assert_record(&next);
+    reopen();
+    assert_record(&next);
+    assert_int_equal(xlv_journal_load(journal, &r, NULL), 0);
+    assert_int_equal(r.repeat_length, 0);
+}
+
+static void an_exchange_needs_a_whole_record(void **state)
+{
+    struct xlv_journal_record exchange = exchange_of(1, 0);
+    struct xlv_journal_record whole = record_of(1, 10, 10, 500, 0);
+
+    (void)state;
+    assert_load(XLV_E_EMPTY, "");
+    assert_int_equal(xlv_journal_append_exchange(journal, &exchange, NULL), -EINVAL);
+    append(&whole);
+    append_exchange(&exchange);
+    assert_int_equal(xlv_journal_clear(journal, NULL), 0);
+    assert_int_equal(xlv_journal_append_exchange(journal, &exchange, NULL), -EINVAL);
+    assert_load(XLV_E_EMPTY, "");
+    append(&whole);
+    assert_record(&whole);
+}
+
+static void an_exchange_above_the_limits_is_refused(void **state)
+{
+    struct xlv_journal_record whole = record_of(1, 10, 10, 500, 0), exchange;
+    struct xlv_error e = XLV_ERROR_INIT;
+
+    (void)state;
+    assert_load(XLV_E_EMPTY, "");
+    append(&whole);
+    exchange = record_of(2, XLV_TPM_BUFFER_MAX, XLV_TPM_BUFFER_MAX, 0, 0);
+    exchange.repeat = bytes;
+    exchange.repeat_length = XLV_JOURNAL_REPEAT_MAX + 1;
+    assert_int_equal(xlv_journal_append_exchange(journal, &exchange, &e), XLV_E_INVALID);
+    assert_non_null(strstr(e.text, "3073"));
+    assert_record(&whole);
+    exchange.repeat_length = XLV_JOURNAL_REPEAT_MAX;
+    append_exchange(&exchange);
+    assert_exchange(&whole, &exchange);
+    exchange.request_length++;
+    assert_int_equal(xlv_journal_append_exchange(journal, &exchange, NULL), XLV_E_INVALID);
+    /* nor does a whole record have anything to be repeated */
+    whole.repeat = bytes;
+    whole.repeat_length = 1;
+    assert_int_equal(xlv_journal_append(journal, &whole, NULL), XLV_E_INVALID);
+}
+
+static void damage_to_the_newest_exchange_is_refused(void **state)
+{
+    struct xlv_journal_record whole = record_of(1, 10, 10, 500, 0);
+    struct xlv_journal_record two = exchange_of(2, 30), three = exchange_of(3, 30);
+    uint32_t length = XLV_SEAL_HEAD + 64 + 22 + 48 + 30;
+    uint8_t old[8], now[8];
+
+    (void)state;
+    assert_load(XLV_E_EMPTY, "");
+    append(&whole);
+    append_exchange(&two);
+    assert_int_equal(xlv_pread_all(fd, old, 8, EXCHANGE_AT), 0);
+    append_exchange(&three); /* in the first place of the two */
+    for (uint32_t i = 0; i < length; i++) {
+        flip(EXCHANGES_AT + i, i % 8);
+        assert_load(XLV_E_CORRUPT, "does not verify");
+        flip(EXCHANGES_AT + i, i % 8);
+    }
+    for (unsigned bit = 0; bit < 64; bit++) {
+        flip(EXCHANGE_AT + bit / 8, bit % 8);
+        assert_load(XLV_E_CORRUPT, "does not verify");
+        flip(EXCHANGE_AT + bit / 8, bit % 8);
+    }
+    assert_exchange(&whole, &three);
+    /* not the older one either, once its place is another's */
+    append_exchange(&two);
+    append_exchange(&two);
+    assert_int_equal(xlv_pread_all(fd, now, 8, EXCHANGE_AT), 0);
+    assert_memory_not_equal(old, now, 8);
+    assert_int_equal(xlv_pwrite_all(fd, old, 8, EXCHANGE_AT), 0);
+    assert_load(XLV_E_CORRUPT, "does not verify");
 }
 
 static void an_older_record_is_not_taken_for_the_newest(void **state)
@@ -403,6 +549,10 @@ int main(void)
         TEST(an_ordinary_record_takes_little_memory),
         TEST(damage_to_the_newest_record_is_refused_and_no_older_one_taken),
         TEST(damage_to_the_control_words_is_refused),
+        TEST(an_exchange_goes_on_top_of_the_last_whole_record),
+        TEST(an_exchange_needs_a_whole_record),
+        TEST(an_exchange_above_the_limits_is_refused),
+        TEST(damage_to_the_newest_exchange_is_refused),
         TEST(an_older_record_is_not_taken_for_the_newest),
         TEST(wrong_key_owner_and_version_are_told_apart),
         TEST(any_other_file_is_refused_and_not_written_to),

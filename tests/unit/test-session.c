@@ -189,6 +189,19 @@ static void kill_it(struct machine *m)
     m->store = NULL;
 }
 
+/* Another process keeps the state, in the place of one that was killed before it did. */
+static void keep_it(struct machine *m)
+{
+    struct xlv_session_config config = { .version = m->version, .ring = m->ring };
+
+    OK(xlv_store_new(&m->store, m->slots, &uuid, store_key, &e));
+    OK(xlv_journal_new(&m->journal, m->journal_fd, &uuid, journal_key, &e));
+    config.store = m->store;
+    config.journal = m->journal;
+    OK(xlv_session_keep(&config, &e));
+    kill_it(m);
+}
+
 static void end(struct machine *m)
 {
     kill_it(m);
@@ -954,7 +967,6 @@ static void killed_around_a_suspend(void **unused)
         for (int boot = XLV_BOOT_FRESH; boot <= XLV_BOOT_KEPT; boot++) {
             struct machine m;
             struct answer a, b, fresh;
-            struct xlv_session_config keep;
             bool died = false;
 
             new_machine(&m, XLV_TPM_2_0);
@@ -972,15 +984,8 @@ static void killed_around_a_suspend(void **unused)
             if (died) {
                 /* another process does it, from the journal */
                 sync_failures(0, 0);
-                keep = (struct xlv_session_config){ .version = m.version, .ring = m.ring };
-                for (int twice = 0; twice < 2; twice++) {
-                    OK(xlv_store_new(&m.store, m.slots, &uuid, store_key, &e));
-                    OK(xlv_journal_new(&m.journal, m.journal_fd, &uuid, journal_key, &e));
-                    keep.store = m.store;
-                    keep.journal = m.journal;
-                    OK(xlv_session_keep(&keep, &e));
-                    kill_it(&m);
-                }
+                for (int twice = 0; twice < 2; twice++)
+                    keep_it(&m);
             }
             m.ring.domid++;
             m.boot = (enum xlv_boot)boot;
@@ -1622,36 +1627,170 @@ static void copy_file(int from, int to)
     free(bytes);
 }
 
+/* A store of three increments ago under the journal of now. */
+static void put_back_an_older_store(struct machine *m, struct answer *fresh, struct cmd last)
+{
+    int old[2] = { temporary(), temporary() };
+    struct answer a;
+
+    new_machine(m, XLV_TPM_2_0);
+    start(m);
+    define_counters(m);
+    good(m, tpm2_pcr_read(1), fresh);
+    kill_it(m);
+    copy_file(m->slots[0], old[0]);
+    copy_file(m->slots[1], old[1]);
+    start(m);
+    good(m, tpm2_nv_increment(COUNTER), &a);
+    good(m, tpm2_nv_increment(COUNTER), &a);
+    good(m, tpm2_nv_increment(COUNTER), &a);
+    good(m, last, &a);
+    kill_it(m);
+    copy_file(old[0], m->slots[0]);
+    copy_file(old[1], m->slots[1]);
+    close(old[0]);
+    close(old[1]);
+    start(m);
+}
+
+/* The journal's last states are those of the session: it cannot tell what the store lacks. */
 static void a_journal_of_another_generation_is_not_used(void **unused)
 {
     struct machine m;
     struct answer a, fresh;
-    int old[2] = { temporary(), temporary() };
 
     (void)unused;
-    new_machine(&m, XLV_TPM_2_0);
-    start(&m);
-    define_counters(&m);
-    good(&m, tpm2_pcr_read(1), &fresh);
-    kill_it(&m);
-    copy_file(m.slots[0], old[0]);
-    copy_file(m.slots[1], old[1]);
-    start(&m);
-    good(&m, tpm2_nv_increment(COUNTER), &a);
-    good(&m, tpm2_nv_increment(COUNTER), &a);
-    good(&m, tpm2_nv_increment(COUNTER), &a);
-    good(&m, tpm2_pcr_extend(1, 1), &a);
-    kill_it(&m);
-    copy_file(old[0], m.slots[0]);
-    copy_file(old[1], m.slots[1]);
-    start(&m);
+    put_back_an_older_store(&m, &fresh, tpm2_start_session());
     assert_false(status(&m).resumed);
     assert_int_equal(read_counter(&m, COUNTER), 1);
     good(&m, tpm2_pcr_read(1), &a);
     assert_memory_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
-    close(old[0]);
-    close(old[1]);
     end(&m);
+}
+
+/* The journal's last states are those of the third increment, the permanent one among them. */
+static void an_older_store_is_brought_up_by_a_journal_that_has_it_all(void **unused)
+{
+    struct machine m;
+    struct answer a, fresh;
+
+    (void)unused;
+    put_back_an_older_store(&m, &fresh, tpm2_pcr_extend(1, 1));
+    assert_true(status(&m).resumed);
+    assert_int_equal(read_counter(&m, COUNTER), 4);
+    good(&m, tpm2_pcr_read(1), &a);
+    assert_memory_not_equal(a.b + a.n - 32, fresh.b + fresh.n - 32, 32);
+    end(&m);
+}
+
+static void read_pcr(struct machine *m, uint32_t pcr, uint8_t value[32])
+{
+    struct answer a;
+
+    good(m, tpm2_pcr_read(pcr), &a);
+    memcpy(value, a.b + a.n - 32, 32);
+}
+
+/* Extends are recorded as such: after a kill they are done again, each once, in order, beside
+ * what was recorded with all states in between. */
+static void extends_are_done_again(void **unused)
+{
+    uint8_t straight[32], killed[32];
+    uint64_t generation = 0;
+
+    (void)unused;
+    for (unsigned kills = 0; kills < 2; kills++) {
+        struct machine m;
+        struct answer a;
+
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        /* more than fit one record, and whole records in between */
+        for (unsigned i = 0; i < 150; i++) {
+            good(&m, tpm2_pcr_extend(10, (uint8_t)i), &a);
+            good(&m, i % 2 ? tpm2_get_random(8) : tpm2_pcr_read(3), &a);
+            if (i % 47 == 46) {
+                good(&m, tpm2_start_session(), &a);
+                good(&m, tpm2_flush(get32(a.b + 10)), &a);
+            }
+            if (kills && i % 7 == 6) {
+                kill_it(&m);
+                start(&m);
+                assert_true(status(&m).resumed);
+            }
+        }
+        read_pcr(&m, 10, kills ? killed : straight);
+        /* twice in a row: nothing is recorded of a start */
+        kill_it(&m);
+        start(&m);
+        kill_it(&m);
+        start(&m);
+        read_pcr(&m, 10, killed);
+        assert_memory_equal(killed, straight, 32);
+        generation = status(&m).generation;
+        end(&m);
+    }
+    assert_true(generation < 20); /* none of it was for the disk */
+}
+
+/* What was extended since the last whole record is part of what is kept, by the process itself
+ * and by one that does it in its place; and of what an orderly end ends. */
+static void extends_are_kept_with_a_suspended_domain(void **unused)
+{
+    (void)unused;
+    for (unsigned killed = 0; killed < 2; killed++) {
+        struct machine m;
+        struct answer a;
+        uint8_t before[32], after[32];
+
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        for (uint8_t i = 0; i < 5; i++)
+            good(&m, tpm2_pcr_extend(10, i), &a);
+        read_pcr(&m, 10, before);
+        if (killed) {
+            kill_it(&m);
+            keep_it(&m);
+        } else {
+            OK(xlv_session_stop(m.session, XLV_STOP_SUSPEND, &e));
+            kill_it(&m);
+        }
+        memset(&m.port.page, 0, sizeof(m.port.page));
+        m.ring.domid = 9;
+        m.boot = XLV_BOOT_KEPT;
+        start(&m);
+        read_pcr(&m, 10, after);
+        assert_memory_equal(after, before, 32);
+        end(&m);
+    }
+}
+
+/* Where a command is audited, reading changes the TPM: the digest over what was read is not
+ * lost with the process. */
+static void what_is_audited_is_recorded(void **unused)
+{
+    struct answer digest[2];
+
+    (void)unused;
+    for (unsigned kills = 0; kills < 2; kills++) {
+        struct machine m;
+        struct answer a;
+
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        good(&m, tpm2_audit(0x17e), &a); /* PCR_Read */
+        for (uint32_t i = 0; i < 3; i++) {
+            good(&m, tpm2_pcr_read(i), &a);
+            if (kills) {
+                kill_it(&m);
+                start(&m);
+            }
+        }
+        good(&m, tpm2_audit_digest(), &digest[kills]);
+        end(&m);
+    }
+    assert_int_equal(digest[0].n, digest[1].n);
+    assert_memory_equal(digest[0].b + digest[0].n - 44, digest[1].b + digest[1].n - 44, 32);
 }
 
 static void an_empty_store_is_not_filled_by_itself(void **unused)
@@ -2210,6 +2349,10 @@ int main(void)
         cmocka_unit_test(no_memory_is_for_the_successor_to_solve),
         cmocka_unit_test(a_lost_journal_is_a_power_cut_of_the_tpm),
         cmocka_unit_test(a_journal_of_another_generation_is_not_used),
+        cmocka_unit_test(an_older_store_is_brought_up_by_a_journal_that_has_it_all),
+        cmocka_unit_test(extends_are_done_again),
+        cmocka_unit_test(extends_are_kept_with_a_suspended_domain),
+        cmocka_unit_test(what_is_audited_is_recorded),
         cmocka_unit_test(an_empty_store_is_not_filled_by_itself),
         cmocka_unit_test(a_damaged_store_is_refused_and_kept),
         cmocka_unit_test(a_change_that_cannot_be_made_durable_did_not_happen),

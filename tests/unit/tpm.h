@@ -345,6 +345,65 @@ __attribute__((unused)) static struct cmd tpm2_clear_control_free(void)
     return c;
 }
 
+/* Objects and NV indices: TPM2_ReadPublic, TPM2_NV_ReadPublic. */
+__attribute__((unused)) static struct cmd tpm2_read_public(uint32_t handle)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8001, handle >> 24 == 0x01 ? 0x169 : 0x173);
+
+    xlv_put_u32_be(&w, handle);
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* The command that does the least. */
+__attribute__((unused)) static struct cmd tpm2_get_test_result(void)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8001, 0x17c);
+
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* TPM2_SetCommandCodeAuditStatus: one code more is audited. */
+__attribute__((unused)) static struct cmd tpm2_audit(uint32_t code)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x140);
+
+    xlv_put_u32_be(&w, TPM2_RH_OWNER);
+    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+    xlv_put_u16_be(&w, TPM2_ALG_NULL);
+    xlv_put_u32_be(&w, 1);
+    xlv_put_u32_be(&w, code);
+    xlv_put_u32_be(&w, 0);
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* TPM2_GetCommandAuditDigest, unsigned: the digest is the response's last 32 bytes but two
+ * authorisations of 5 bytes and an empty signature of 2. */
+__attribute__((unused)) static struct cmd tpm2_audit_digest(void)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x133);
+
+    xlv_put_u32_be(&w, 0x4000000b); /* endorsement */
+    xlv_put_u32_be(&w, TPM2_RH_NULL);
+    xlv_put_u32_be(&w, 18);
+    for (unsigned i = 0; i < 2; i++) {
+        xlv_put_u32_be(&w, TPM2_RS_PW);
+        xlv_put_u16_be(&w, 0);
+        xlv_put_u8(&w, 0);
+        xlv_put_u16_be(&w, 0);
+    }
+    xlv_put_u16_be(&w, 0);
+    xlv_put_u16_be(&w, TPM2_ALG_NULL);
+    cmd_end(&c, &w);
+    return c;
+}
+
 /* --- TPM 1.2 --- */
 
 __attribute__((unused)) static struct cmd tpm12_simple(uint32_t ordinal)
