@@ -779,7 +779,7 @@ static void nonsense_from_a_daemon_costs_its_connection_only(void **state)
         case 0: assert_int_equal(xlv_send_message(fd, "x", 1, NULL, 0), 0); break;
         case 1: assert_int_equal(xlv_send_message(fd, big, sizeof(big), NULL, 0), 0); break;
         case 2: bad.h.magic = 0; break;
-        case 3: bad.reason = 4; break;
+        case 3: bad.reason = XLV_STOP_FREEZE + 1; break;
         case 4: bad.h.type = XLV_MSG_LAUNCH; break;
         default: break;
         }
