@@ -539,6 +539,7 @@ int main(void)
     /* A command takes and frees some 50 KiB of states. Left at its default, the heap is given
      * back and fetched again with each: two system calls and a dozen page faults. */
     (void)mallopt(M_TRIM_THRESHOLD, 1 << 20);
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 20); /* which the line above has stopped from adapting */
     if (!r)
         r = take_launch(&b, &e);
     if (!r) {
