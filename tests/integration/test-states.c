@@ -251,6 +251,58 @@ static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
     assert_false(log_has(&H, "power cut"));
 }
 
+/* The bytes of a PEM text; their number, 0: it is none. */
+static size_t of_pem(const char *pem, uint8_t *out, size_t room)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *p = strstr(pem, "-----\n"), *digit;
+    unsigned value = 0, bits = 0;
+    size_t n = 0;
+
+    for (p = p ? p + 6 : ""; *p && *p != '-' && *p != '=' && n < room; p++) {
+        digit = *p == '\n' ? NULL : strchr(digits, *p);
+        if (!digit)
+            continue;
+        value = value << 6 | (unsigned)(digit - digits);
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            out[n++] = (uint8_t)(value >> bits);
+        }
+    }
+    return n;
+}
+
+static void a_guest_finds_the_certificate_that_the_host_knows(void)
+{
+    /* NV_Read by the index's own authorization, which is empty; size and offset follow */
+    uint8_t read[] = { 0x80, 2, 0, 0, 0, 35, 0, 0, 1, 0x4e, 1, 0xc0, 0, 2, 1, 0xc0, 0, 2, 0, 0, 0,
+                       9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+    uint8_t response[4096], der[2048];
+    size_t length, n;
+    struct vm a;
+
+    vm_boot(&a, 5, UUID_A);
+    expect_code(COMMAND("ek-cert", UUID_A), 0);
+    length = of_pem(said, der, sizeof(der));
+    assert_true(length > 500 && length < 1024);
+    read[31] = (uint8_t)(length >> 8);
+    read[32] = (uint8_t)length;
+    assert_int_equal(tpm_send(a.f, read, sizeof(read), response, &n), 0);
+    assert_int_equal(n, 10 + 4 + 2 + length + 5);
+    assert_memory_equal(response + 16, der, length);
+    /* by which it is verified, and what it is shown by */
+    expect_code(COMMAND("ca", "export"), 0);
+    expect_said("-----BEGIN CERTIFICATE-----");
+    expect_code(COMMAND("show", UUID_A), 0);
+    expect_said("rsa2048, certificate SHA-256 ");
+    expect_said("p384, certificate SHA-256 ");
+    expect_code(COMMAND("ek-cert", UUID_A, "--csr", "--key", "p256"), 0);
+    expect_said("-----BEGIN PUBLIC KEY-----");
+    expect_code(COMMAND("ek-cert", UUID_A, "--key", "p521"), 3);
+    vm_shutdown(&a);
+}
+
 static void a_change_of_key_that_is_killed_costs_no_guest_its_tpm(void)
 {
     static const char *const rekey[] = { "rekey", NULL };
@@ -507,6 +559,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         SCENE("", the_master_key_changes_under_running_guests, NULL, false, 0),
         SCENE("", a_boot_goes_on_where_the_key_changed_without_its_backend, NULL, false, 0),
+        SCENE("", a_guest_finds_the_certificate_that_the_host_knows, NULL, false, 0),
         SCENE("", a_change_of_key_that_is_killed_costs_no_guest_its_tpm, NULL, false, 0),
         SCENE("", a_damaged_state_is_served_again_after_a_choice, NULL, false, 0),
         SCENE("", the_daemon_lets_an_instance_out_of_quarantine, NULL, false, 0),
