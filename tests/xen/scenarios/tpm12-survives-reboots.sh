@@ -57,6 +57,11 @@ guest_run -t 120 tpm12 'tpm_getpubek >/dev/null 2>&1 || tpm_createek'
 guest_run -t 120 tpm12 'tpm_takeownership -y -z'
 is "ownership is taken" "$(sysfs owned)" 1
 like "tpm_version: it is a TPM 1.2" "$(guest_run -t 60 tpm12 tpm_version)" 'Version: +1\.2'
+# behind the header that the PC Client specification puts before it
+is "the EK's certificate is in NV, for everybody, and is the one that the host knows" \
+    "$(guest_run -t 60 tpm12 'tpm_nvread -i 0x1000f000 -f /root/ek >/dev/null
+        tail -c +8 /root/ek | sha256sum | cut -c1-64')" \
+    "$(xl-vtpm show --json "$uuid" | jq -r '.endorsement[0].certificate_fingerprint')"
 guest_run -t 120 tpm12 'tpm12-cert make-key /root/key'
 guest_run -t 60 tpm12 'tpm12-cert sign /root/key "before the reboot" /root/before.pem'
 guest_get tpm12 /root/before.pem "$logs/before.pem"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2016
 # SPDX-License-Identifier: GPL-2.0-or-later
-# TPM 2.0: NV data, a persistent key and what is sealed to it, also to a PCR, survive xl reboot, a reboot from inside, destroy and create; PCRs do not. Quotes verify.
+# TPM 2.0: NV data, a persistent key and what is sealed to it, also to a PCR, the endorsement key and its certificate survive xl reboot, a reboot from inside, destroy and create; PCRs do not. Quotes verify.
 # limit: 600 s
 
 uuid=dcdb124b-9fed-4040-b149-dd2dfd8d094c
@@ -68,11 +68,42 @@ quote_holds() {
 succeeds "the quote verifies" quote_holds abcd1234
 fails "but not for another nonce" quote_holds abcd1235
 
+step "its endorsement keys: certificates in NV of the host's CA, keys as the TCG's templates give them"
+# certificate NV-INDEX - its SHA-256, as the guest finds it
+certificate() { guest_run -t 60 tpm20 "tpm2_nvread $1 2>/dev/null | sha256sum | cut -c1-64"; }
+# known KIND MEMBER - what the host noted when it made the TPM
+known() { xl-vtpm ek-cert --json "$uuid" | jq -r ".endorsement[] | select(.kind == \"$1\") | .$2"; }
+# made ALGORITHM - the public key that tpm2_createek makes
+made() {
+    guest_run -t 120 tpm20 "tpm2_createek -Q -G $1 -c /tmp/ek -f pem -u /tmp/ek.pem
+        tpm2_flushcontext -t
+        cat /tmp/ek.pem"
+}
+rsa_certificate=$(known rsa2048 certificate_fingerprint)
+like "the host knows the RSA EK's certificate" "$rsa_certificate" '^[0-9a-f]{64}$'
+is "RSA 2048: the guest has it in NV" "$(certificate 0x1c00002)" "$rsa_certificate"
+is "P-256: the same" "$(certificate 0x1c0000a)" "$(known p256 certificate_fingerprint)"
+is "P-384: the same" "$(certificate 0x1c00016)" "$(known p384 certificate_fingerprint)"
+is "platform: the same" "$(certificate 0x1c08000)" "$(known platform certificate_fingerprint)"
+is "RSA 2048: tpm2_createek makes the certificate's key" "$(made rsa)" "$(known rsa2048 public_key)"
+is "P-384: tpm2_createek makes the certificate's key" "$(made ecc384)" "$(known p384 public_key)"
+xl-vtpm ca export >"$logs/ca.pem"
+xl-vtpm ek-cert "$uuid" >"$logs/ek.pem"
+guest_put tpm20 "$logs/ca.pem" /tmp/ca.pem
+guest_put tpm20 "$logs/ek.pem" /tmp/ek.pem
+succeeds "openssl verifies the RSA EK's certificate" \
+    guest_run -t 60 tpm20 'openssl verify -CAfile /tmp/ca.pem /tmp/ek.pem'
+ek_name=$(tpm2_key_name tpm20 0x81010001)
+like "the RSA EK is persistent" "$ek_name" '^000b[0-9a-f]{64}$'
+note "manufacture: $(daemon_log_since 0 | grep -o 'is manufactured.*')"
+
 # still_there HOW - after it came back; leaves PCR 10 extended, for the next.
 still_there() {
     guest_tpm tpm20
     is "$1: the NV index reads as written" "$(tpm2_nv tpm20 0x1500010)" "$text"
     is "$1: the persistent key is the same" "$(tpm2_key_name tpm20 0x81000010)" "$name"
+    is "$1: the EK and its certificate are the same" \
+        "$(tpm2_key_name tpm20 0x81010001) $(certificate 0x1c00002)" "$ek_name $rsa_certificate"
     is "$1: PCR 10 is zero again" "$(pcr tpm20 10)" "$pcr_zero"
     guest_put tpm20 "$logs/pcr.pub" /tmp/pcr.pub
     guest_put tpm20 "$logs/pcr.priv" /tmp/pcr.priv
