@@ -61,6 +61,14 @@ struct xlv_event {
 /* Largest log: a command line, two names, five events with all banks. */
 #define XLV_EVENTLOG_MAX 16384u
 
+/*
+ * What a backend writes into the descriptor of a LAUNCH, in one piece: magic, u32 length, the
+ * log. It may not truncate, so what lies behind is left from longer ones. Length 0: nothing
+ * was measured.
+ */
+#define XLV_LOG_FILE_MAGIC 0x474f4c58u /* "XLOG" */
+#define XLV_LOG_FILE_HEADER 8u
+
 /* A log that is being written into a buffer. */
 struct xlv_eventlog {
     enum xlv_tpm_version version;

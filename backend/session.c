@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "backend/cancel.h"
 #include "backend/command.h"
@@ -299,10 +300,12 @@ static int measure(struct xlv_session *s, struct xlv_error *e)
         .error = "the TPM's state was lost in the middle of the domain's boot",
     };
     struct xlv_error why = XLV_ERROR_INIT;
+    struct timespec from, to;
     enum xlv_tpm_version version;
     unsigned banks;
     int r;
 
+    clock_gettime(CLOCK_MONOTONIC, &from);
     log.length = 0;
     if (!boot)
         return write_log(s, &log, e);
@@ -315,12 +318,15 @@ static int measure(struct xlv_session *s, struct xlv_error *e)
         r = write_log(s, &log, e);
     if (!r)
         r = xlv_eventlog_each(log.bytes, log.length, &version, extend, e);
+    clock_gettime(CLOCK_MONOTONIC, &to);
     if (!r && why.text[0])
         xlv_log(XLV_LOG_ERROR, "the boot of the domain cannot be measured, so nothing that was "
                 "sealed to it opens: %s", why.text);
     else if (!r)
-        xlv_log(XLV_LOG_NOTICE, "the boot of the domain is measured: kernel %s, %s%s", boot->kernel,
-                boot->ramdisk ? "ramdisk " : "no ramdisk", boot->ramdisk ? boot->ramdisk : "");
+        xlv_log(XLV_LOG_NOTICE, "the boot of the domain was measured in %.2f s: kernel %s, %s%s",
+                (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9,
+                boot->kernel, boot->ramdisk ? "ramdisk " : "no ramdisk",
+                boot->ramdisk ? boot->ramdisk : "");
     return r;
 }
 

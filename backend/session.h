@@ -112,13 +112,6 @@ struct xlv_session_status {
     bool resumed; /* this process went on from the journal or from a kept state */
 };
 
-/*
- * The file of an event log, as log_fd gets it: magic, u32 length, that many bytes.
- * What lies behind is left from longer ones. Length 0: nothing was measured.
- */
-#define XLV_LOG_FILE_MAGIC 0x474f4c58u /* "XLOG" */
-#define XLV_LOG_FILE_HEADER 8u
-
 enum xlv_session_step {
     XLV_STEP_INSPECT,
     XLV_STEP_BEGIN,

@@ -115,6 +115,9 @@ int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instanc
         add_or_null(json, "accept", i->accept ? json_object_new_string(xlv_accept_name(i->accept))
                                               : NULL) &&
         add_or_null(json, "handover", handover_json(i)) &&
+        add_or_null(json, "measure_boot",
+                    i->measure_boot ? json_object_new_string(xlv_measuring_name(i->measure_boot))
+                                    : NULL) &&
         add_or_null(json, "late_attach", xlv_json_time(i->late_attach_s)) &&
         add_or_null(json, "deleted", xlv_json_time(i->deleted_s)) &&
         add_or_null(json, "device", NULL) && add_or_null(json, "last_refusal", NULL)) {
@@ -439,6 +442,32 @@ static int call_accept(const struct xlv_calls *c, struct json_object *request,
     return rc ? rc : full_json(c, &instance, result, e);
 }
 
+/* Whether the boots of an instance's domains are measured, from the next one on. */
+static int call_measure(const struct xlv_calls *c, struct json_object *request,
+                        struct json_object **result, struct xlv_error *e)
+{
+    enum xlv_measuring measure = XLV_MEASURING_DEFAULT;
+    struct xlv_instance instance;
+    const char *word;
+    int rc = get_text(request, "measure", true, &word, e);
+
+    if (!rc)
+        rc = get_instance(c, request, &instance, e);
+    if (rc)
+        return rc;
+    if (!strcmp(word, "on"))
+        measure = XLV_MEASURING_ON;
+    else if (!strcmp(word, "off"))
+        measure = XLV_MEASURING_OFF;
+    else if (strcmp(word, "default"))
+        return xlv_fail(e, XLV_E_INVALID, "\"%.80s\" says nothing of measuring; there are on, off "
+                                          "and default", word);
+    rc = xlv_registry_measure_boot(c->registry, instance.number, measure, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
 static int call_label(const struct xlv_calls *c, struct json_object *request,
                       struct json_object **result, struct xlv_error *e)
 {
@@ -621,6 +650,7 @@ static const struct {
     { "ek-cert", call_ek_cert },
     { "label", call_label },   { "delete", call_delete }, { "undelete", call_undelete },
     { "purge", call_purge },
+    { "measure", call_measure },
 };
 
 struct json_object *xlv_calls_answer(const struct xlv_calls *calls, struct json_object *request)

@@ -179,6 +179,13 @@ static void ask_domain(struct device *d, const struct device *holder, struct xlv
     facts->refuse_late = d->daemon->settings->refuse_late_attach;
     d->boot = XLV_BOOT_FRESH;
     d->use = facts->late ? XLV_USE_LATE : XLV_USE_BOOT;
+    if (!facts->past) {
+        d->unseen = !domain.told      ? "the hypervisor does not tell whether it was just created"
+                    : domain.has_run  ? "its TPM was attached when it ran already"
+                    : domain.restored ? "it was not booted but restored"
+                                      : NULL;
+        d->boot_seen = d->unseen ? BOOT_NOT_SEEN : BOOT_SEEN;
+    }
     if (facts->past) {
         /* its journal knows; but the first process of a restored domain may not have come to
          * begin one before a daemon went away */
@@ -360,7 +367,9 @@ void xlv_dev_took_up_boot(struct device *d)
 
 static void on_child_ready(struct xlv_child *child, void *opaque)
 {
+    uint8_t log[XLV_EVENTLOG_MAX];
     struct device *d = opaque;
+    size_t log_length;
 
     d->attached_s = time(NULL);
     /* from here on the journal knows the domain */
@@ -369,6 +378,9 @@ static void on_child_ready(struct xlv_child *child, void *opaque)
                   "domain %s is served by process %ld (ring %u, event channel %u)",
                   xlv_dev_domain(d), (long)xlv_child_pid(child), d->served.ring.ring_ref,
                   d->served.ring.event_channel);
+    xlv_instances_event_log(d->daemon->instances, d->slot, log, &log_length);
+    if (log_length)
+        xlv_dev_write_event_log(d, log, log_length);
     xlv_dev_push(d, XLV_EVENT_READY);
     xlv_dev_run(d);
     /* once per connection: a process that follows a killed one is no new use */
@@ -511,9 +523,33 @@ const struct xlv_child_ops xlv_dev_child_ops = {
     .gone = on_child_gone,
 };
 
+/*
+ * What the process shall measure if it begins the boot. It alone knows whether it
+ * does, so this is found out for each of them.
+ */
+static void find_booted(struct device *d, struct xlv_device_launch *launch,
+                        struct xlv_booted *booted, struct xlv_error *why)
+{
+    const struct xlv_settings *settings = d->daemon->settings;
+    enum xlv_measuring measure = d->slot->info.measure_boot;
+
+    if (measure == XLV_MEASURING_OFF ||
+        (measure == XLV_MEASURING_DEFAULT && !settings->measure_boot))
+        return;
+    xlv_dev_read_boot_seen(d);
+    if (d->boot_seen != BOOT_SEEN)
+        xlv_fail(why, XLV_E_REFUSED, "%s", d->unseen ? d->unseen : "its beginning was not seen");
+    else if (!xlv_booted_find(booted, settings->domain_config_dir, d->domid, d->domain_uuid, why))
+        launch->booted = booted;
+    launch->unmeasured = why->text;
+    launch->measure = launch->booted ? XLV_MEASURE_FILES : XLV_MEASURE_ERROR;
+}
+
 static void start(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
+    struct xlv_booted booted = XLV_BOOTED_INIT;
+    struct xlv_error why = XLV_ERROR_INIT;
     struct xlv_device_launch launch = {
         .boot = d->boot,
         .domid = d->domid,
@@ -545,8 +581,11 @@ static void start(struct device *d)
     d->has_status = false;
     if (!d->slot || !d->claim.granted)
         rc = xlv_fail(&e, XLV_E_IN_USE, "its instance is held by another device");
-    else
+    else {
+        find_booted(d, &launch, &booted, &why);
         rc = xlv_instances_launch(m->instances, d->slot, &launch, &d->child, &e);
+        xlv_booted_deinit(&booted);
+    }
     if (!rc) {
         d->served = (struct xlv_served){ .any = true, .ring = launch.ring };
         return;

@@ -20,6 +20,7 @@
 #include <systemd/sd-event.h>
 
 #include "common/log.h"
+#include "libxl-vtpm/booted.h"
 #include "libxl-vtpm/calls.h"
 #include "libxl-vtpm/daemon.h"
 #include "libxl-vtpm/device.h"
@@ -65,6 +66,10 @@ struct device {
     bool incoming;
     enum xlv_boot boot; /* of the domain, as it was when the device was admitted */
     enum xlv_use use;
+    /* Was the domain created just now when its device came, so that what it was booted with may
+     * be measured? In xenstore too (boot-seen), for the daemons after this one. */
+    enum { BOOT_UNKNOWN, BOOT_SEEN, BOOT_NOT_SEEN } boot_seen;
+    const char *unseen; /* why not */
     struct xlv_slot *slot;
     struct xlv_claim claim;
     struct xlv_log_subject subject;
@@ -98,7 +103,7 @@ struct xlv_daemon {
     struct xlv_keys *keys;
     struct xlv_instances *instances;
     struct xlv_domains *domains;
-    int run_dirfd, state_dirfd, journal_dirfd, listener_dirfd;
+    int run_dirfd, state_dirfd, journal_dirfd, listener_dirfd, log_dirfd;
 
     struct xlv_xenstore *xs;
     sd_event_source *xs_source, *heartbeat, *reconnect;
@@ -194,6 +199,12 @@ void xlv_dev_init_wait(struct device *d);
 
 /* instance and features alone; the error node; the error node and no state any more. */
 void xlv_dev_write_nodes(struct device *d);
+
+/* event-log/0, /1 ...: pieces of the log in base64, which the guest can read. */
+void xlv_dev_write_event_log(struct device *d, const uint8_t *bytes, size_t length);
+
+/* What boot-seen says, where this daemon does not know. */
+void xlv_dev_read_boot_seen(struct device *d);
 void xlv_dev_write_error(struct device *d, const char *text, bool refuse);
 
 /* --- daemon-calls.c --- */

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <openssl/evp.h>
+
 #include "libxl-vtpm/daemon-internal.h"
 
 /*
@@ -32,7 +34,12 @@ struct write_job {
     bool nodes; /* instance and features too */
     const char *error;
     bool refuse;
+    const char *log; /* base64 */
 };
+
+/* xenstore takes 4096 bytes of path and value together. A multiple of 4: each piece can be
+ * decoded alone. */
+#define LOG_PIECE 3000
 
 static int write_node(struct xlv_xenstore *xs, xlv_xs_transaction t, const struct device *d,
                       const char *name, const char *value)
@@ -68,6 +75,15 @@ static int write_body(struct xlv_xenstore *xs, xlv_xs_transaction t, void *opaqu
         rc = write_node(xs, t, d, "instance", number);
         if (!rc)
             rc = write_node(xs, t, d, "feature-protocol-v2", "1");
+        if (!rc && d->boot_seen != BOOT_UNKNOWN)
+            rc = write_node(xs, t, d, "boot-seen", d->boot_seen == BOOT_SEEN ? "1" : "0");
+    }
+    for (unsigned i = 0; !rc && job->log && strlen(job->log) > (size_t)i * LOG_PIECE; i++) {
+        char name[32], piece[LOG_PIECE + 1];
+
+        snprintf(name, sizeof(name), "event-log/%u", i);
+        snprintf(piece, sizeof(piece), "%s", job->log + (size_t)i * LOG_PIECE);
+        rc = write_node(xs, t, d, name, piece);
     }
     if (!rc && job->refuse)
         return xlv_xenstore_remove(xs, t, path);
@@ -161,6 +177,15 @@ void xlv_dev_write_nodes(struct device *d)
     (void)write_out(&job);
 }
 
+void xlv_dev_write_event_log(struct device *d, const uint8_t *bytes, size_t length)
+{
+    char text[4 * ((XLV_EVENTLOG_MAX + 2) / 3) + 1];
+    struct write_job job = { .d = d, .log = text };
+
+    EVP_EncodeBlock((unsigned char *)text, bytes, (int)length);
+    (void)write_out(&job);
+}
+
 void xlv_dev_write_error(struct device *d, const char *text, bool refuse)
 {
     struct write_job job = { .d = d, .error = text, .refuse = refuse };
@@ -191,6 +216,20 @@ static int read_node(struct xlv_xenstore *xs, xlv_xs_transaction t, const char *
 
     snprintf(path, sizeof(path), "%s/%s", directory, name);
     return xlv_xenstore_read(xs, t, path, value);
+}
+
+void xlv_dev_read_boot_seen(struct device *d)
+{
+    struct xlv_xs_value value;
+
+    if (d->boot_seen != BOOT_UNKNOWN || !d->daemon->xs)
+        return;
+    d->boot_seen = BOOT_NOT_SEEN;
+    if (!read_node(d->daemon->xs, XLV_XS_NONE, d->backend, "boot-seen", &value) &&
+        !strcmp(value.text, "1"))
+        d->boot_seen = BOOT_SEEN;
+    else
+        d->unseen = "xl-vtpmd did not see whether its TPM was there from the beginning";
 }
 
 struct ring_job {

@@ -718,7 +718,7 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
     m->config = *config;
     m->settings = settings;
     m->event = config->event;
-    m->run_dirfd = m->state_dirfd = m->journal_dirfd = m->listener_dirfd = -1;
+    m->run_dirfd = m->state_dirfd = m->journal_dirfd = m->listener_dirfd = m->log_dirfd = -1;
     m->reconnect_us = RECONNECT_FIRST_US;
     m->supervisor = (struct xlv_supervisor){
         .event = m->event,
@@ -739,6 +739,8 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
     if (!rc)
         rc = open_directory(m->run_dirfd, "backend", "run-dir/backend", false, &m->listener_dirfd,
                             e);
+    if (!rc)
+        rc = open_directory(m->run_dirfd, "eventlog", "run-dir/eventlog", false, &m->log_dirfd, e);
     if (!rc)
         rc = xlv_registry_open(&m->registry, settings->state_dir, true, e);
     if (!rc) {
@@ -762,6 +764,7 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
         .state_dirfd = m->state_dirfd,
         .journal_dirfd = m->journal_dirfd,
         .listener_dirfd = m->listener_dirfd,
+        .log_dirfd = m->log_dirfd,
     };
     rc = find_user(&ic, settings->backend_user, e);
     if (!rc)
@@ -816,6 +819,7 @@ void xlv_daemon_free(struct xlv_daemon *m)
     xlv_domains_close(m->domains);
     xlv_keys_free(m->keys);
     xlv_registry_close(m->registry);
+    xlv_close(&m->log_dirfd);
     xlv_close(&m->listener_dirfd);
     xlv_close(&m->journal_dirfd);
     xlv_close(&m->state_dirfd);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "backend/store.h"
+#include "common/bytes.h"
 #include "common/fd.h"
 #include "libxl-vtpm/ca.h"
 
@@ -260,12 +261,100 @@ static int fill_launch(struct xlv_instances *is, const struct xlv_slot *slot,
     return rc;
 }
 
+/* --- event logs -------------------------------------------------------------- */
+
+static void raw_name(char name[32], const struct xlv_slot *slot)
+{
+    snprintf(name, 32, "%" PRIu64 ".raw", slot->number);
+}
+
+/* -1 where nobody wants one, or (logged) it cannot be had: that keeps no guest from its TPM. */
+static int open_log(struct xlv_instances *is, const struct xlv_slot *slot, bool measured)
+{
+    char name[32];
+    int fd;
+
+    raw_name(name, slot);
+    /* a boot that is not measured ends the log of the one before, where there is one */
+    fd = openat(is->c.log_dirfd, name, O_RDWR | O_CLOEXEC | (measured ? O_CREAT : 0), 0600);
+    if (fd < 0 && (measured || errno != ENOENT))
+        xlv_log_about(&slot->subject, XLV_LOG_ERROR, "no event log in %s/eventlog: %s",
+                      is->c.settings->run_dir, strerror(errno));
+    return fd;
+}
+
+void xlv_instances_event_log(struct xlv_instances *is, const struct xlv_slot *slot,
+                             uint8_t bytes[XLV_EVENTLOG_MAX], size_t *length)
+{
+    uint8_t header[XLV_LOG_FILE_HEADER] = { 0 };
+    struct xlv_bytes c = xlv_bytes_reader(header, sizeof(header));
+    int raw XLV_CLOSE = -1, fd XLV_CLOSE = -1;
+    char name[32], next[32];
+    uint32_t magic, size;
+    int rc;
+
+    *length = 0;
+    raw_name(name, slot);
+    raw = openat(is->c.log_dirfd, name, O_RDONLY | O_CLOEXEC);
+    if (raw < 0)
+        return;
+    if (xlv_pread_all(raw, header, sizeof(header), 0))
+        return;
+    magic = xlv_get_u32(&c);
+    size = xlv_get_u32(&c);
+    if (magic != XLV_LOG_FILE_MAGIC || size > XLV_EVENTLOG_MAX ||
+        xlv_pread_all(raw, bytes, size, sizeof(header)))
+        return;
+    *length = size;
+    snprintf(name, sizeof(name), "%" PRIu64, slot->number);
+    if (!size) {
+        (void)unlinkat(is->c.log_dirfd, name, 0);
+        return;
+    }
+    snprintf(next, sizeof(next), "%" PRIu64 ".new", slot->number);
+    fd = openat(is->c.log_dirfd, next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    rc = fd < 0 ? -errno : xlv_write_all(fd, bytes, size);
+    if (!rc && renameat(is->c.log_dirfd, next, is->c.log_dirfd, name) < 0)
+        rc = -errno;
+    if (rc)
+        xlv_log_about(&slot->subject, XLV_LOG_ERROR, "%s/eventlog/%s cannot be written: %s",
+                      is->c.settings->run_dir, name, strerror(-rc));
+}
+
+/* Adds to launch and fds, of which there are *nfds. The log is closed by the caller. */
+static void add_measurement(struct xlv_instances *is, const struct xlv_slot *slot,
+                            const struct xlv_device_launch *device, struct xlv_msg_launch *launch,
+                            int fds[XLV_LAUNCH_FDS_MAX], size_t *nfds, int *log_fd)
+{
+    const struct xlv_booted *booted = device->booted;
+
+    launch->measure = device->measure;
+    *log_fd = open_log(is, slot, device->measure != XLV_MEASURE_OFF);
+    launch->has_log = *log_fd >= 0;
+    if (launch->has_log)
+        fds[(*nfds)++] = *log_fd;
+    if (device->measure == XLV_MEASURE_ERROR)
+        snprintf(launch->cmdline, sizeof(launch->cmdline), "%s", device->unmeasured);
+    if (device->measure != XLV_MEASURE_FILES)
+        return;
+    memcpy(launch->kernel, booted->kernel, sizeof(launch->kernel));
+    memcpy(launch->ramdisk, booted->ramdisk, sizeof(launch->ramdisk));
+    memcpy(launch->cmdline, booted->cmdline, sizeof(launch->cmdline));
+    fds[(*nfds)++] = booted->kernel_fd;
+    launch->has_ramdisk = booted->ramdisk_fd >= 0;
+    if (launch->has_ramdisk)
+        fds[(*nfds)++] = booted->ramdisk_fd;
+}
+
+/* --- serving ----------------------------------------------------------------- */
+
 int xlv_instances_launch(struct xlv_instances *is, struct xlv_slot *slot,
                          const struct xlv_device_launch *device, struct xlv_child **child,
                          struct xlv_error *e)
 {
-    int fds[XLV_LAUNCH_FDS_MAX] = { -1, -1, -1, -1 };
+    int fds[XLV_LAUNCH_FDS_MAX] = { -1, -1, -1, -1 }, log_fd XLV_CLOSE = -1;
     struct xlv_msg_launch launch;
+    size_t nfds = 4;
     int rc;
 
     *child = NULL;
@@ -283,7 +372,8 @@ int xlv_instances_launch(struct xlv_instances *is, struct xlv_slot *slot,
         launch.devid = device->devid;
         launch.ring_ref = device->ring.ring_ref;
         launch.event_channel = device->ring.event_channel;
-        rc = xlv_child_spawn(child, is->c.supervisor, &launch, fds, 4, device->subject,
+        add_measurement(is, slot, device, &launch, fds, &nfds, &log_fd);
+        rc = xlv_child_spawn(child, is->c.supervisor, &launch, fds, nfds, device->subject,
                              device->ops, device->opaque, e);
     }
     explicit_bzero(&launch, sizeof(launch));

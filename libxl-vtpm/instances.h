@@ -26,7 +26,9 @@
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
+#include "backend/eventlog.h"
 #include "common/error.h"
+#include "libxl-vtpm/booted.h"
 #include "libxl-vtpm/device.h"
 #include "libxl-vtpm/keys.h"
 #include "libxl-vtpm/registry.h"
@@ -82,7 +84,7 @@ struct xlv_instances_config {
     const struct xlv_settings *settings;
     struct xlv_registry *registry;
     struct xlv_keys *keys;
-    int state_dirfd, journal_dirfd, listener_dirfd;
+    int state_dirfd, journal_dirfd, listener_dirfd, log_dirfd;
     uid_t uid;
     gid_t gid;
 };
@@ -111,6 +113,9 @@ struct xlv_device_launch {
     enum xlv_boot boot;
     uint32_t domid, devid;
     struct xlv_ring ring;
+    enum xlv_measure_what measure;
+    const struct xlv_booted *booted; /* FILES */
+    const char *unmeasured;          /* ERROR: why */
     const struct xlv_log_subject *subject;
     const struct xlv_child_ops *ops;
     void *opaque;
@@ -131,6 +136,14 @@ void xlv_instances_quarantine(struct xlv_instances *instances, struct xlv_slot *
 int xlv_instances_suspended(struct xlv_instances *instances, struct xlv_slot *slot,
                             const struct xlv_suspended *suspended, struct xlv_error *e);
 void xlv_instances_kept(struct xlv_instances *instances, struct xlv_slot *slot, bool done);
+
+/*
+ * What the process of a device wrote into its event log, from when it is ready: the
+ * bytes of the log, and <run-dir>/eventlog/<number> for the administrator. *length
+ * is 0 where the boot was not measured.
+ */
+void xlv_instances_event_log(struct xlv_instances *instances, const struct xlv_slot *slot,
+                             uint8_t bytes[XLV_EVENTLOG_MAX], size_t *length);
 
 /* The boot ended cleanly: nothing in its journal is needed any more. */
 void xlv_instances_drop_journal(struct xlv_instances *instances, const struct xlv_slot *slot);

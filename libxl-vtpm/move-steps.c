@@ -488,6 +488,13 @@ int xlv_move_accept(struct xlv_move *m, struct xlv_move_peer *peer, const uint8_
     journal_path(m, path);
     if (unlink(path) && errno != ENOENT)
         return xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path, strerror(errno));
+    for (unsigned i = 0; i < 2; i++) {
+        snprintf(path, sizeof(path), "%s/eventlog/%" PRIu64 "%s", m->settings->run_dir,
+                 m->instance.number, i ? ".raw" : "");
+        if (unlink(path) && errno != ENOENT)
+            return xlv_fail(e, -errno, "cannot remove the old event log %s: %s", path,
+                            strerror(errno));
+    }
     if (m->offer.suspended.at_s)
         rc = xlv_registry_suspended(m->registry, number, &m->offer.suspended, e);
     if (!rc)

@@ -86,6 +86,9 @@ static const char *const migrations[] = {
     "ALTER TABLE instance ADD COLUMN handover_token TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE instance ADD COLUMN handover_peer TEXT NOT NULL DEFAULT '';"
     "ALTER TABLE instance ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;"
+    /* boot measurement */
+    "ALTER TABLE instance ADD COLUMN measure_boot TEXT NOT NULL DEFAULT ''"
+    "  CHECK (measure_boot IN ('', 'on', 'off'));"
     /* endorsement keys, and every certificate that was ever signed: so no foreign key there */
     "CREATE TABLE ek ("
     "  instance INTEGER NOT NULL REFERENCES instance (number) ON DELETE CASCADE,"
@@ -108,7 +111,7 @@ static const char *const migrations[] = {
 #define COLUMNS \
     "number, uuid, tpm_version, life, created, last_used, last_domain_name, last_domain_uuid, " \
     "label, suspended, suspended_domid, suspended_domain_uuid, suspended_mark, accept, late_attach, " \
-    "handover, handover_token, handover_peer, deleted"
+    "handover, handover_token, handover_peer, deleted, measure_boot"
 
 static const char *const life_names[] = {
     [XLV_LIFE_NEW] = "new",
@@ -125,6 +128,11 @@ static const char *const handover_names[] = {
     [XLV_HANDOVER_DEPARTING] = "departing",
     [XLV_HANDOVER_DEPARTED] = "departed",
     [XLV_HANDOVER_ARRIVING] = "arriving",
+};
+static const char *const measure_names[] = {
+    [XLV_MEASURING_DEFAULT] = "",
+    [XLV_MEASURING_ON] = "on",
+    [XLV_MEASURING_OFF] = "off",
 };
 static const char *const origin_names[] = {
     [XLV_BINDING_AUTOMATIC] = "automatic",
@@ -157,6 +165,11 @@ const char *xlv_rule_name(enum xlv_rule rule)
 const char *xlv_life_name(enum xlv_life life)
 {
     return life_names[life];
+}
+
+const char *xlv_measuring_name(enum xlv_measuring measure)
+{
+    return measure_names[measure];
 }
 
 const char *xlv_accept_name(enum xlv_accept accept)
@@ -352,7 +365,7 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
     struct xlv_instance i = { .number = 0 };
     int64_t number = sqlite3_column_int64(stmt, 0);
     char uuid[XLV_UUID_TEXT];
-    int version = sqlite3_column_int(stmt, 2), life, accept, handover;
+    int version = sqlite3_column_int(stmt, 2), life, accept, handover, measure;
 
     if (number < 1 || number > NUMBER_MAX)
         return bad_row(r, e, number, "number");
@@ -390,6 +403,9 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
         return bad_row(r, e, number, "handover");
     i.handover = (enum xlv_handover)handover;
     i.deleted_s = sqlite3_column_int64(stmt, 18);
+    if (!column_name(stmt, 19, measure_names, COUNT(measure_names), &measure))
+        return bad_row(r, e, number, "word in measure_boot");
+    i.measure_boot = (enum xlv_measuring)measure;
     snprintf(i.directory, sizeof(i.directory), INSTANCES "/%" PRIu64, i.number);
     *instance = i;
     return 0;
@@ -1523,6 +1539,13 @@ int xlv_registry_accept(struct xlv_registry *r, uint64_t number, enum xlv_accept
 {
     return set_text(r, "UPDATE instance SET accept = ?2 WHERE number = ?1", number,
                     accept_names[accept], "accept a restored domain", e);
+}
+
+int xlv_registry_measure_boot(struct xlv_registry *r, uint64_t number,
+                              enum xlv_measuring measure, struct xlv_error *e)
+{
+    return set_text(r, "UPDATE instance SET measure_boot = ?2 WHERE number = ?1", number,
+                    measure_names[measure], "set whether boots are measured", e);
 }
 
 /* The first row for instance ?1 and the uids ?2 to ?3. */

@@ -73,6 +73,13 @@ enum xlv_handover {
     XLV_HANDOVER_ARRIVING,  /* announced or copied here, the giver may still keep it */
 };
 
+/* Are the boots of its domains measured (xl-vtpm measure)? */
+enum xlv_measuring {
+    XLV_MEASURING_DEFAULT, /* as the settings say */
+    XLV_MEASURING_ON,
+    XLV_MEASURING_OFF,
+};
+
 struct xlv_instance {
     uint64_t number; /* from 1 */
     struct xlv_uuid uuid;
@@ -88,6 +95,7 @@ struct xlv_instance {
     char handover_token[XLV_UUID_TEXT]; /* of this handover, the same on both hosts; "" none yet */
     char handover_peer[XLV_HANDOVER_PEER_MAX + 1];
     int64_t deleted_s; /* a tombstone since then: served to nobody, can be had back; 0: not so */
+    enum xlv_measuring measure_boot;
     int64_t late_attach_s; /* attached when its domain's boot was over already; 0: not so */
     char directory[64]; /* relative to the state directory: "instances/<number>" */
 };
@@ -201,6 +209,9 @@ int xlv_registry_suspended(struct xlv_registry *registry, uint64_t number,
 
 int xlv_registry_accept(struct xlv_registry *registry, uint64_t number, enum xlv_accept accept,
                         struct xlv_error *e);
+int xlv_registry_measure_boot(struct xlv_registry *registry, uint64_t number,
+                              enum xlv_measuring measure, struct xlv_error *e);
+const char *xlv_measuring_name(enum xlv_measuring measure); /* "", "on", "off" */
 const char *xlv_accept_name(enum xlv_accept accept); /* "", "reset", "kept" */
 
 /*

@@ -200,6 +200,21 @@ static int set_untold_boot(struct xlv_settings *s, const char *value, const stru
     return 0;
 }
 
+static int set_measure_boot(struct xlv_settings *s, const char *value, const struct place *at,
+                            struct xlv_error *e)
+{
+    if (strcmp(value, "on") && strcmp(value, "off"))
+        return bad(at, e, value, "on or off is needed");
+    s->measure_boot = !strcmp(value, "on");
+    return 0;
+}
+
+static int set_domain_config_dir(struct xlv_settings *s, const char *value,
+                                 const struct place *at, struct xlv_error *e)
+{
+    return path_value(&s->domain_config_dir, value, at, e);
+}
+
 static int set_max_locality(struct xlv_settings *s, const char *value, const struct place *at,
                             struct xlv_error *e)
 {
@@ -332,6 +347,8 @@ static const struct {
     { "late-attach", false, set_late_attach },
     { "deleted-kept", false, set_deleted_kept },
     { "untold-boot", false, set_untold_boot },
+    { "measure-boot", false, set_measure_boot },
+    { "domain-config-dir", false, set_domain_config_dir },
     { "max-locality", false, set_max_locality },
     { "pcr-banks", false, set_pcr_banks },
     { "master-key", false, set_master_key },
@@ -353,6 +370,7 @@ static int start(struct xlv_settings *s)
         .control_group = strdup(""),
         .ca_issuer_url = strdup(""),
         .ca_crl_url = strdup(""),
+        .domain_config_dir = strdup("/var/lib/xen"),
         .backend_uid_base = UID_BASE,
         .backend_uid_count = UID_COUNT,
         .default_tpm_version = XLV_TPM_2_0,
@@ -364,7 +382,7 @@ static int start(struct xlv_settings *s)
         .log_level = XLV_LOG_INFO,
     };
     if (s->state_dir && s->run_dir && s->backend_program && s->control_group &&
-        s->ca_issuer_url && s->ca_crl_url)
+        s->ca_issuer_url && s->ca_crl_url && s->domain_config_dir)
         return 0;
     xlv_settings_deinit(s);
     return -ENOMEM;
@@ -401,6 +419,7 @@ void xlv_settings_deinit(struct xlv_settings *settings)
     free(settings->backend_program);
     free(settings->backend_user);
     free(settings->control_group);
+    free(settings->domain_config_dir);
     free(settings->key_source);
     free(settings->ca_key);
     free(settings->ca_certificate);

@@ -17,6 +17,8 @@
  *   late-attach            allow                                      allow or refuse
  *   untold-boot            refuse                                     refuse or created
  *   deleted-kept           30                                         days
+ *   measure-boot           off                                        on or off
+ *   domain-config-dir      /var/lib/xen                               where libxl notes domains
  *   max-locality           0                                          0 to 4
  *   pcr-banks              sha256                                     of new TPMs 2.0: sha1, sha256,
  *                                                                     sha384, sha512
@@ -50,6 +52,8 @@ struct xlv_settings {
     enum xlv_unknown_uuid unknown_uuid;
     bool refuse_late_attach;  /* of a device to a domain that runs already */
     bool untold_is_created;   /* domains of which it cannot be told: else refused */
+    bool measure_boot; /* of domains whose instance does not say */
+    char *domain_config_dir; /* owned */
     unsigned max_locality;
     uint32_t deleted_kept_days; /* until xl-vtpm purge --expired ends it */
     uint32_t pcr_banks; /* of enum xlv_bank, at least one */

@@ -97,6 +97,8 @@ static void print_instance(struct json_object *instance)
                  text_of(handover, "token", "?"));
         print_field("handover", text);
     }
+    if (member(instance, "measure_boot"))
+        print_field("measure boot", text_of(instance, "measure_boot", "?"));
     if (member(instance, "late_attach")) {
         snprintf(text, sizeof(text), "%s: its domain ran already, its PCRs tell nothing of the "
                  "boot before", text_of(instance, "late_attach", "?"));

@@ -42,6 +42,11 @@ static const struct command {
     { "undelete", 1, 1, ANY, "", run_undelete, "UUID|NUMBER", "have a deleted one back" },
     { "purge", 0, 1, ANY, "yes expired", run_purge, "[--yes] UUID|NUMBER | --expired",
       "remove a deleted one for ever, or all that were deleted long enough ago" },
+    { "measure", 1, 1, ANY, "on off default", run_measure, "--on|--off|--default UUID|NUMBER",
+      "whether kernel, ramdisk and command line are measured at its boots" },
+    { "measured", 0, 1, ANY, "kernel ramdisk cmdline", run_measured,
+      "[--kernel FILE [--ramdisk FILE] [--cmdline TEXT]] [UUID|NUMBER]",
+      "what was measured at the last boot, compared with the files now; or what will be" },
     { "recover", 1, 1, ANY, "use-slot yes release", run_recover,
       "[--use-slot 0|1] [--yes] [--release] UUID|NUMBER",
       "what can be read of a state; choose what to go on with" },
@@ -99,6 +104,12 @@ static const struct option_entry {
     FLAG("replace", 0, replace, NULL),
     FLAG("deleted", 0, deleted, NULL),
     FLAG("expired", 0, expired, NULL),
+    FLAG("on", 0, on, NULL),
+    FLAG("off", 0, off, NULL),
+    FLAG("default", 0, as_set, NULL),
+    TEXT("kernel", 0, kernel, NULL),
+    TEXT("ramdisk", 0, ramdisk, NULL),
+    TEXT("cmdline", 0, cmdline, NULL),
 };
 #define ENTRIES (sizeof(entries) / sizeof(entries[0]))
 #define OPTION_FIRST 256 /* above all letters; then the place in entries */
@@ -224,6 +235,8 @@ static int parse(int argc, char **argv, struct run *run, const struct command **
             return usage("%s takes no --%s", (*command)->name, entries[i].name);
     if (run->reset && run->kept)
         return usage("--reset and --kept exclude each other");
+    if (!strcmp((*command)->name, "measure") && run->on + run->off + run->as_set != 1)
+        return usage("one of --on, --off and --default is needed");
     if (run->use_slot && strcmp(run->use_slot, "0") && strcmp(run->use_slot, "1"))
         return usage("--use-slot %s: there are slots 0 and 1", run->use_slot);
     if (run->offline && (*command)->needs != ANY)

@@ -39,9 +39,9 @@ enum exit_code {
 /* What one run was asked for, and what it works with. */
 struct run {
     bool json, verbose, offline, help, version;
-    bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired;
+    bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired, on, off, as_set;
     const char *config, *tpm_version, *label, *devid, *use_slot, *key, *swtpm_key;
-    const char *passphrase_file;
+    const char *passphrase_file, *kernel, *ramdisk, *cmdline;
     char **args; /* behind the command's name */
     int count;
     const struct xlv_settings *settings;
@@ -92,6 +92,10 @@ int run_label(struct run *run, struct json_object **result);
 int run_delete(struct run *run, struct json_object **result);
 int run_undelete(struct run *run, struct json_object **result);
 int run_purge(struct run *run, struct json_object **result);
+
+/* xl-vtpm-measure.c */
+int run_measure(struct run *run, struct json_object **result);
+int run_measured(struct run *run, struct json_object **result);
 
 /* xl-vtpm-states.c */
 int run_recover(struct run *run, struct json_object **result);

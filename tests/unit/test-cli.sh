@@ -44,7 +44,8 @@ ok "--version names the program" has "$out" "xl-vtpm 0."
 run check --help
 ok "a command has help of its own" has "$out" "usage: xl-vtpm [OPTION...] check FILE"
 for bad in "" "dance" "list extra" "show" "bind web" "list --devid 1" "show 1 --label x" \
-    "list --colour" "list --config" "status --offline" "list --yes" "recover" "recover --use-slot 3 1"; do
+    "list --colour" "list --config" "status --offline" "list --yes" "recover" "recover --use-slot 3 1" \
+    "measure 1" "measure --on --off 1" "list --kernel x"; do
     # shellcheck disable=SC2086
     run $bad
     ok "usage error: '$bad'" code 2
@@ -123,6 +124,33 @@ ok "a lost registry is a failure" code 1
 ok "a lost registry is explained" has "$err" "put back a backup"
 rm "$dir/state/instances/1/state-0"
 mv "$dir/state/kept" "$dir/state/vtpm.db"
+
+# --- measured boots: of files that are named, PCR 9 as sha256sum computes it ---
+printf kernel >"$dir/vmlinuz"
+zeros=$(printf '00%.0s' {1..32})
+extend() { printf '%s' "$1$2" | xxd -r -p | sha256sum | cut -d' ' -f1; }
+sum() { sha256sum | cut -d' ' -f1; }
+pcr9=$(extend "$(extend "$zeros" "$(printf kernel | sum)")" "$(printf '\0\0\0\0' | sum)")
+pcr8=$(extend "$(extend "$zeros" "$(printf quiet | sum)")" "$(printf '\0\0\0\0' | sum)")
+run measured --kernel "$dir/vmlinuz" --cmdline quiet
+ok "what a boot will be measured as" code 0
+ok "its PCR 9" has "$out" "sha256:9       $pcr9"
+ok "its PCR 8" has "$out" "sha256:8       $pcr8"
+run measured --json --kernel "$dir/vmlinuz" --cmdline quiet
+ok "the same in JSON" is "$(field '.pcrs.sha256["9"]')" "$pcr9"
+run measured --kernel "$dir/gone"
+ok "a kernel that is not there" code 1
+run measured
+ok "neither an instance nor a kernel" code 5
+run measured 1
+ok "an instance whose boot was not measured" code 3
+run measure --on 1
+ok "an instance may be measured" code 0
+run show 1 --json
+ok "show tells so" is "$(field .measure_boot)" on
+run measure --default 1
+run show 1 --json
+ok "or be as the settings say" is "$(field .measure_boot)" null
 
 # --- check ---
 cat >"$dir/web.cfg" <<END

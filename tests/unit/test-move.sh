@@ -82,8 +82,11 @@ ok 'nor one whose last boot did not end in order' code 4
 ok 'which is told' has "$err" 'start the domain once and shut it down'
 rm "$dir/a/run/journal/1"
 
+mkdir "$dir/b/run/eventlog"
+touch "$dir/b/run/eventlog/2" "$dir/b/run/eventlog/2.raw"
 move a send $U b
 ok 'it goes to another host' code 0
+ok 'where no event log is left of a boot before' is "$(ls "$dir/b/run/eventlog")" ""
 ok 'which has it now, and nobody else' lives departed/held
 ok 'with its state, under the key of that host' is "$(text b)" hello
 ok 'the token is the same in both registries' is "$(sql a "SELECT handover_token FROM instance WHERE uuid='$U'")" \

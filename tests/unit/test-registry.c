@@ -673,6 +673,13 @@ static void what_is_suspended_is_over_when_a_boot_begins(void **state)
     assert_int_equal(i.suspended.mark, -1);
     assert_int_equal(i.accept, XLV_ACCEPT_NONE);
     assert_true(i.late_attach_s > 0);
+    /* how it is measured outlives boots */
+    assert_int_equal(i.measure_boot, XLV_MEASURING_DEFAULT);
+    assert_int_equal(xlv_registry_measure_boot(r, 1, XLV_MEASURING_ON, NULL), 0);
+    assert_int_equal(xlv_registry_used(r, 1, "web", NULL, XLV_USE_LATE, NULL), 0);
+    assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);
+    assert_int_equal(i.measure_boot, XLV_MEASURING_ON);
+    assert_int_equal(xlv_registry_measure_boot(r, 99, XLV_MEASURING_OFF, NULL), XLV_E_NOT_FOUND);
     /* until the next boot */
     assert_int_equal(xlv_registry_used(r, 1, "web", NULL, XLV_USE_AGAIN, NULL), 0);
     assert_int_equal(xlv_registry_get_number(r, 1, &i, NULL), 0);

@@ -45,6 +45,8 @@ static void nothing_set_gives_the_defaults(void **state)
     assert_string_equal(s.backend_program, XLV_LIBEXECDIR "/xl-vtpm/vtpm-backend");
     assert_int_equal(s.default_tpm_version, XLV_TPM_2_0);
     assert_int_equal(s.unknown_uuid, XLV_UNKNOWN_UUID_ASSIGN);
+    assert_false(s.measure_boot);
+    assert_string_equal(s.domain_config_dir, "/var/lib/xen");
     assert_int_equal(s.max_locality, 0);
     assert_int_equal(s.pcr_banks, XLV_BANK_SHA256);
     assert_int_equal(s.key_provider, XLV_KEY_FILE);
@@ -73,6 +75,8 @@ static void every_key_is_taken(void **state)
                           "backend-uid-count = 10\n"
                           "default-tpm-version = 1.2\n"
                           "unknown-uuid = refuse\n"
+                          "measure-boot = on\n"
+                          "domain-config-dir = /var/lib/xen-test\n"
                           "max-locality = 4\n"
                           "pcr-banks = sha512,sha1 , sha384\n"
                           "master-key = credential:xl-vtpm.key\n"
@@ -87,6 +91,8 @@ static void every_key_is_taken(void **state)
     assert_int_equal(s.backend_uid_count, 10);
     assert_int_equal(s.default_tpm_version, XLV_TPM_1_2);
     assert_int_equal(s.unknown_uuid, XLV_UNKNOWN_UUID_REFUSE);
+    assert_true(s.measure_boot);
+    assert_string_equal(s.domain_config_dir, "/var/lib/xen-test");
     assert_int_equal(s.max_locality, 4);
     assert_int_equal(s.pcr_banks, XLV_BANK_SHA1 | XLV_BANK_SHA384 | XLV_BANK_SHA512);
     assert_int_equal(s.key_provider, XLV_KEY_CREDENTIAL);
@@ -140,6 +146,8 @@ static void what_is_wrong_is_said_with_its_line(void **state)
         { "default-tpm-version = 2\n", 1, "2.0 or 1.2" },
         { "unknown-uuid = yes\n", 1, "assign or refuse" },
         { "max-locality = 5\n", 1, "0 to 4" },
+        { "measure-boot = yes\n", 1, "on or off" },
+        { "domain-config-dir = xen\n", 1, "absolute path" },
         { "pcr-banks = sha256,md5\n", 1, "sha384" },
         { "pcr-banks = sha\n", 1, "sha384" },
         { "pcr-banks = sha1,sha256,sha1\n", 1, "sha384" },
