@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@
 
 #include <json-c/json.h>
 
+#include "backend/seal.h"
+#include "backend/store-sector.h"
 #include "bench/commands.h"
 #include "bench/samples.h"
 
@@ -42,7 +45,34 @@ static int fail(const char *what, const char *peer, int64_t r)
     return 1;
 }
 
-/* What our store writes for a permanent state: whole sectors behind a sealed head. */
+/* What our store wrote last: the newest slot's length, in whole sectors (docs/formats.md). */
+static size_t commit_bytes(const char *state)
+{
+    char pattern[200];
+    size_t longest = 0;
+    glob_t found;
+
+    snprintf(pattern, sizeof(pattern), "%s/instances/*/slot-?", state);
+    if (glob(pattern, 0, NULL, &found))
+        return 0;
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        int fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
+        uint8_t length[4];
+
+        if (fd >= 0 && pread(fd, length, 4, 48) == 4) {
+            size_t sealed = (size_t)length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16;
+            size_t sectors = (XLV_SEAL_HEAD + sealed + XLV_SECTOR_DATA - 1) / XLV_SECTOR_DATA;
+
+            if (sectors * XLV_SECTOR > longest)
+                longest = sectors * XLV_SECTOR;
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    globfree(&found);
+    return longest < 4096 ? 4096 : longest;
+}
+
 static int64_t bare_write(int fd, size_t length, unsigned i)
 {
     static uint8_t *data;
@@ -121,7 +151,7 @@ static int all_of(bool tpm12, const char *directory, const char *only, unsigned 
     struct bench_peer peers[PEERS];
     struct harness h;
     char state[160], path[200];
-    size_t permanent, length;
+    size_t length;
     unsigned opened = 0;
     int rc = 1, disk;
     int64_t r;
@@ -151,10 +181,7 @@ static int all_of(bool tpm12, const char *directory, const char *only, unsigned 
         fail("cannot be made ready", names[opened - 1], r);
         goto out;
     }
-    permanent = bench_libtpms_permanent();
-    length = (permanent + 256 + 495) / 496 * 512;
-    if (length < 4096)
-        length = 4096;
+    length = commit_bytes(state);
     rc = 0;
     for (size_t i = 0; !rc && i < bench_command_count; i++) {
         const struct bench_command *c = &bench_commands[i];

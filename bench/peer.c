@@ -315,14 +315,3 @@ int bench_libtpms(struct bench_peer *p, bool tpm12)
         return -EIO;
     return startup(p);
 }
-
-size_t bench_libtpms_permanent(void)
-{
-    unsigned char *data = NULL;
-    uint32_t length = 0;
-
-    if (TPMLIB_GetState(TPMLIB_STATE_PERMANENT, &data, &length))
-        length = 0;
-    free(data);
-    return length;
-}

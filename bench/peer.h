@@ -58,9 +58,6 @@ int bench_swtpm(struct bench_peer *p, const char *directory, unsigned number, bo
 /* One a process. The TPM is new, switched on and started. */
 int bench_libtpms(struct bench_peer *p, bool tpm12);
 
-/* Bytes of libtpms' permanent state now (bench_libtpms only). */
-size_t bench_libtpms_permanent(void);
-
 /* A whole exchange; the TPM's response code, or -errno. rsp has BENCH_BUFFER bytes. */
 int64_t bench_send(struct bench_peer *p, const uint8_t *cmd, size_t length, uint8_t *rsp,
                    size_t *rsp_length);
