@@ -174,9 +174,10 @@ static void weather(const char *name, void (*act)(struct vm *v), int most)
     assert_true(shared->events > 0 && felt.commands > 0);
     if (most)
         assert_true(spent * 100 < most * t);
-    /* 64 at once, then 4 in 10 ms (backend/main.c), and a few where a pause ends */
+    /* 64 at once, then 4 in 10 ms (backend/main.c), and a few where a pause ends: with room for a
+     * machine whose clock the scheduler bends. Not slowed down they are 1,700 and more. */
     if (shared->answers)
-        assert_true(shared->answers < 100 + 4 * (uint64_t)t / 10);
+        assert_true(shared->answers < 200 + 5 * (uint64_t)t / 10);
     /* the page may hold anything now; a driver that comes anew is served */
     fx_frontend_free(v.f);
     v.f = NULL;
