@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -28,6 +29,10 @@ static const char go[] = "domain is yours, you are cleared to unpause";
 #define FLAG_JSON 1u
 #define FILE_HEADER 48u  /* magic, byte order, mandatory and optional flags, length of what follows */
 #define CONFIG_MAX (4u * 1024u * 1024u)
+
+/* How long, at most, the target's daemon has for letting go of what is given back. */
+#define LET_GO_MS 10000u
+#define LET_GO_STEP_MS 20u
 
 /* Where the target's xl stands, by the number of bytes that it has said. */
 #define SAID_READY (sizeof(BANNER) - 1 + sizeof(READY))
@@ -414,6 +419,9 @@ static int send_loop(struct source *src, struct xlv_error *e)
             if (rc == XLV_E_GONE && src->s.said >= SAID_REPORT) {
                 xlv_error_clear(e);
                 target_there = false;
+                /* where xl waits for a word more, as after a report of failure, it shall not
+                 * wait for ever */
+                (void)close(src->s.to_xl);
                 rc = 0;
             }
         }
@@ -504,6 +512,23 @@ static int on_commit(struct target *t, const uint8_t *data, size_t length, struc
     return rc ? rc : xlv_move_say(&t->s.peer, XLV_MOVE_HELD, NULL, 0, e);
 }
 
+/* The store, once the daemon has let go of what it had begun for the domain that did not start:
+ * its process ends when the device goes, which on a slow host takes a moment. */
+static int open_when_let_go(struct xlv_move *m, struct xlv_error *e)
+{
+    int rc = xlv_move_open_store(m, false, e);
+
+    for (unsigned i = 0; rc == XLV_E_IN_USE && i < LET_GO_MS / LET_GO_STEP_MS; i++) {
+        const struct timespec step = { .tv_nsec = LET_GO_STEP_MS * 1000000l };
+
+        (void)nanosleep(&step, NULL);
+        xlv_error_clear(e);
+        xlv_move_close_store(m);
+        rc = xlv_move_open_store(m, false, e);
+    }
+    return rc;
+}
+
 /* The domain was destroyed before it ran: what was held is given back, if nobody has used it. */
 static int give_back(struct target *t, struct xlv_error *e)
 {
@@ -515,7 +540,7 @@ static int give_back(struct target *t, struct xlv_error *e)
 
         if (m->same)
             continue;
-        rc = xlv_move_open_store(m, false, e);
+        rc = open_when_let_go(m, e);
         if (!rc)
             rc = xlv_registry_get_number(m->registry, m->instance.number, &now, e);
         if (!rc && !now.suspended.at_s)

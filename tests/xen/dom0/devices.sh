@@ -48,6 +48,7 @@ devices_begin() { # TYPE
     # With the daemon's files as they are after a first device.
     guest_create devices
     guest_destroy devices
+    wait_for 60 manufactured
     leaves_nothing "destroyed before its driver was there"
     guest_create devices
     booted devices guest_wait

@@ -287,16 +287,18 @@ daemon_log_since() { tail -c "+$(($1 + 1))" "$daemon_log"; }
 # beside no guest at all. How many files the daemon has open with nothing to serve,
 # the first call finds out.
 vtpm_remains() {
-    local n=${1:-0} count fds listeners
+    local n=${1:-0} count processes fds listeners
     mapfile -t listeners < <(compgen -G '/run/xl-vtpm/backend/*')
     count=$(find /proc -mindepth 2 -maxdepth 2 -name exe -lname '*/vtpm-backend*' 2>/dev/null | wc -l)
+    processes=$count
     [[ $count -eq $n ]] || printf 'processes:%s ' "$count"
     [[ ${#listeners[@]} -eq $n ]] || printf 'listeners:%s ' "${listeners[*]}"
     # A device that is served has its socket and its process.
     fds=(/proc/"$(daemon_pid)"/fd/*)
     count=$((${#fds[@]} - 2 * n))
-    [[ -e $logs/daemon-fds ]] || printf '%s\n' "$count" >"$logs/daemon-fds"
-    [[ $count -eq $(<"$logs/daemon-fds") ]] || printf 'files:%s ' "$count"
+    # Not as long as a process more, that makes a TPM, has files of its own.
+    [[ -e $logs/daemon-fds || $processes -ne $n ]] || printf '%s\n' "$count" >"$logs/daemon-fds"
+    [[ ! -e $logs/daemon-fds || $count -eq $(<"$logs/daemon-fds") ]] || printf 'files:%s ' "$count"
     if [[ $# -eq 0 ]]; then
         xs_gone /local/domain/0/backend/vtpm || printf 'nodes '
         # From the hypervisor: a page of it still mapped keeps a dead domain there.
@@ -313,6 +315,9 @@ leaves_nothing() {
     is "$1: no more processes, listeners, files, nodes, domains than ${2:-no} devices need" \
         "$remains" ""
 }
+
+# manufactured - no TPM is being made; that goes on when the guest it is for is destroyed
+manufactured() { ! xl-vtpm list --json | grep -q '"life": *"new"'; }
 
 # What must not be in its log when nothing is wrong. The system of 2009 greeted
 # every new TPM with "Failed to load NVM", and taught people not to read logs.
