@@ -343,6 +343,31 @@ tpm2_key_name() {
 }
 tpm2_nv() { guest_run -t 60 "$1" "tpm2_nvread $2 -C o"; }
 
+# tpm_begins NAME - what lasts as long as the boot: a session, a transient key, PCR 10 extended; and
+# an NV index to use the session with. tpm_goes_on [-w WHEN] COMMAND... - the checks that session
+# and key are good still; COMMAND, with a command as its last argument, runs that in the guest.
+tpm_begins() {
+    guest_run -t 120 "$1" 'set -e
+        printf before >/tmp/text
+        tpm2_nvdefine 0x1500021 -Q -C o -s 6 -a "ownerread|ownerwrite"
+        tpm2_nvwrite 0x1500021 -C o -i /tmp/text
+        tpm2_createprimary -Q -C o -G ecc -c /tmp/primary
+        tpm2_flushcontext -t
+        tpm2_startauthsession -S /tmp/session --hmac-session'
+    pcr_extend "$1" 10
+}
+tpm_goes_on() {
+    local when=''
+    if [[ $1 == -w ]]; then
+        when="$2: "
+        shift 2
+    fi
+    is "${when}the guest's session is still good" \
+        "$("$@" 'tpm2_nvread 0x1500021 -C o -P session:/tmp/session')" before
+    succeeds "${when}its transient key is still good" \
+        "$@" 'tpm2_readpublic -Q -c /tmp/primary && tpm2_flushcontext -t'
+}
+
 # ---- a guest that uses its TPM all along --------------------------------------
 
 # It increments an NV counter without a pause, counts what succeeded, and keeps

@@ -37,10 +37,7 @@ inode() { stat -L -c %i "$1"; }
 inode_of() { inode "/proc/$1/exe"; }
 goes_on() { # WHEN
     counting_goes_on
-    is "$1: the guest's session is still good" \
-        "$(beside_counting 'tpm2_nvread 0x1500021 -C o -P session:/tmp/session')" before
-    succeeds "$1: its transient key is still good" \
-        beside_counting 'tpm2_readpublic -Q -c /tmp/primary && tpm2_flushcontext -t'
+    tpm_goes_on -w "$1" beside_counting
     is "$1: PCR 10 is as it was" \
         "$(beside_counting 'tpm2_pcrread sha256:10')" "$pcr_before"
 }
@@ -56,14 +53,7 @@ like "xl-vtpm is content" "$(xl-vtpm status)" 'ready|serv|devices'
 step "a guest with a session, a transient key, an extended PCR, that counts all along"
 guest_up upgrade "backend=0,uuid=$uuid"
 guest_tpm upgrade
-guest_run -t 120 upgrade 'set -e
-    printf before >/tmp/text
-    tpm2_nvdefine 0x1500021 -Q -C o -s 6 -a "ownerread|ownerwrite"
-    tpm2_nvwrite 0x1500021 -C o -i /tmp/text
-    tpm2_createprimary -Q -C o -G ecc -c /tmp/primary
-    tpm2_flushcontext -t
-    tpm2_startauthsession -S /tmp/session --hmac-session'
-pcr_extend upgrade 10
+tpm_begins upgrade
 pcr_before=$(guest_run upgrade 'tpm2_pcrread sha256:10')
 counting_start upgrade
 old=$(backend_pid "$uuid")

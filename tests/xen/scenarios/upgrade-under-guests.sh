@@ -18,10 +18,7 @@ replace() {
 }
 goes_on() { # WHEN
     counting_goes_on
-    is "$1: the guest's session is still good" \
-        "$(beside_counting 'tpm2_nvread 0x1500021 -C o -P session:/tmp/session')" before
-    succeeds "$1: its transient key is still good" \
-        beside_counting 'tpm2_readpublic -Q -c /tmp/primary && tpm2_flushcontext -t'
+    tpm_goes_on -w "$1" beside_counting
     is "$1: PCR 10 is as it was" \
         "$(beside_counting 'tpm2_pcrread sha256:10')" "$pcr_before"
 }
@@ -31,14 +28,7 @@ daemon_reset
 daemon_start
 guest_up upgrade "backend=0,uuid=$uuid"
 guest_tpm upgrade
-guest_run -t 120 upgrade 'set -e
-    printf before >/tmp/text
-    tpm2_nvdefine 0x1500021 -Q -C o -s 6 -a "ownerread|ownerwrite"
-    tpm2_nvwrite 0x1500021 -C o -i /tmp/text
-    tpm2_createprimary -Q -C o -G ecc -c /tmp/primary
-    tpm2_flushcontext -t
-    tpm2_startauthsession -S /tmp/session --hmac-session'
-pcr_extend upgrade 10
+tpm_begins upgrade
 pcr_before=$(guest_run upgrade 'tpm2_pcrread sha256:10')
 counting_start upgrade
 goes_on "before all that"
