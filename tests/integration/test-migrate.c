@@ -16,6 +16,7 @@
 #include <sys/un.h>
 
 #include "common/error.h"
+#include "common/fd.h"
 #include "common/uuid.h"
 #include "libxl-vtpm/registry.h"
 #include "tests/integration/scene.h"
@@ -35,36 +36,12 @@ static char self[512];
 
 static bool write_all(int fd, const void *data, size_t length)
 {
-    const char *p = data;
-
-    while (length) {
-        ssize_t n = write(fd, p, length);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        p += n;
-        length -= (size_t)n;
-    }
-    return true;
+    return !xlv_write_all(fd, data, length);
 }
 
 static bool read_all(int fd, void *data, size_t length)
 {
-    char *p = data;
-
-    while (length) {
-        ssize_t n = read(fd, p, length);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        p += n;
-        length -= (size_t)n;
-    }
-    return true;
+    return !xlv_read_all(fd, data, length);
 }
 
 static bool read_word(int fd, const char *word, size_t length)
