@@ -1090,28 +1090,45 @@ static int check_label(const char *label, struct xlv_error *e)
                     XLV_LABEL_MAX);
 }
 
-int xlv_registry_create(struct xlv_registry *r, const struct xlv_uuid *uuid,
-                        enum xlv_tpm_version version, const char *label,
-                        struct xlv_instance *instance, struct xlv_error *e)
+/* The transaction of a new instance, if it may have this uuid and label at all. */
+static int begin_new(struct xlv_registry *r, const struct xlv_uuid *uuid, const char *label,
+                     const char *doing, struct xlv_error *e)
 {
-    static const char doing[] = "make an instance";
-    struct xlv_instance made = { .number = 0 }, old;
-    char text[XLV_UUID_TEXT];
     int rc;
 
     if (xlv_uuid_is_nil(uuid))
         return xlv_fail(e, XLV_E_INVALID, "an instance cannot have the nil uuid");
     rc = check_label(label, e);
+    return rc ? rc : begin(r, doing, e);
+}
+
+/* Its row, where no other instance has that uuid. */
+static int insert_new(struct xlv_registry *r, const struct xlv_uuid *uuid,
+                      enum xlv_tpm_version version, const char *label, struct xlv_instance *made,
+                      struct xlv_error *e)
+{
+    struct xlv_instance old;
+    char text[XLV_UUID_TEXT];
+    int rc = find_uuid(r, uuid, &old, e);
+
     if (!rc)
-        rc = begin(r, doing, e);
+        return xlv_fail(e, XLV_E_EXISTS, "instance %" PRIu64 " has the uuid %s already",
+                        old.number, xlv_uuid_format(uuid, text));
+    return rc == XLV_E_NOT_FOUND ? insert(r, uuid, version, label, made, e) : rc;
+}
+
+int xlv_registry_create(struct xlv_registry *r, const struct xlv_uuid *uuid,
+                        enum xlv_tpm_version version, const char *label,
+                        struct xlv_instance *instance, struct xlv_error *e)
+{
+    static const char doing[] = "make an instance";
+    struct xlv_instance made = { .number = 0 };
+    int rc;
+
+    rc = begin_new(r, uuid, label, doing, e);
     if (rc)
         return rc;
-    rc = find_uuid(r, uuid, &old, e);
-    if (!rc)
-        rc = xlv_fail(e, XLV_E_EXISTS, "instance %" PRIu64 " has the uuid %s already", old.number,
-                      xlv_uuid_format(uuid, text));
-    else if (rc == XLV_E_NOT_FOUND)
-        rc = insert(r, uuid, version, label, &made, e);
+    rc = insert_new(r, uuid, version, label, &made, e);
     rc = end_insert(r, rc, &made, doing, e);
     if (!rc)
         *instance = made;
@@ -1206,26 +1223,16 @@ int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
                        void *opaque, struct xlv_instance *instance, struct xlv_error *e)
 {
     static const char doing[] = "adopt an instance";
-    struct xlv_instance made = { .number = 0 }, old;
+    struct xlv_instance made = { .number = 0 };
     int dirfd XLV_CLOSE = -1, fd XLV_CLOSE = -1, rc;
-    char text[XLV_UUID_TEXT];
     bool undone;
 
-    if (xlv_uuid_is_nil(uuid))
-        return xlv_fail(e, XLV_E_INVALID, "an instance cannot have the nil uuid");
-    rc = check_label(label, e);
-    if (!rc)
-        rc = begin(r, doing, e);
+    rc = begin_new(r, uuid, label, doing, e);
     if (rc)
         return rc;
     rc = sweep(r, e);
     if (!rc)
-        rc = find_uuid(r, uuid, &old, e);
-    if (!rc)
-        rc = xlv_fail(e, XLV_E_EXISTS, "instance %" PRIu64 " has the uuid %s already", old.number,
-                      xlv_uuid_format(uuid, text));
-    else if (rc == XLV_E_NOT_FOUND)
-        rc = insert(r, uuid, version, label, &made, e);
+        rc = insert_new(r, uuid, version, label, &made, e);
     if (!rc)
         rc = xlv_registry_directory(r, &made, &dirfd, e);
     if (!rc) {
