@@ -393,3 +393,12 @@ const struct bench_command bench_commands[] = {
     { "1.2 Extend", BENCH_VOLATILE, true, extend12 },
 };
 const size_t bench_command_count = sizeof(bench_commands) / sizeof(*bench_commands);
+
+const struct bench_command *bench_command(const char *name)
+{
+    const struct bench_command *c = bench_commands;
+
+    while (strcmp(c->name, name))
+        c++;
+    return c;
+}

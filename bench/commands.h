@@ -34,6 +34,9 @@ struct bench_command {
 extern const struct bench_command bench_commands[];
 extern const size_t bench_command_count;
 
+/* The one of that name, which must be there. */
+const struct bench_command *bench_command(const char *name);
+
 /* Makes the NV indices that the commands use, and with prepare the keys as well. Response code or
  * -errno. */
 int64_t bench_prepare_nv(struct bench_peer *p);
