@@ -421,7 +421,7 @@ static int send_loop(struct source *src, struct xlv_error *e)
                 target_there = false;
                 /* where xl waits for a word more, as after a report of failure, it shall not
                  * wait for ever */
-                (void)close(src->s.to_xl);
+                xlv_close(&src->s.to_xl);
                 rc = 0;
             }
         }
