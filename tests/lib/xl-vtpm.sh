@@ -7,7 +7,8 @@
 #   ok NAME CONDITION...   one test
 #   run ARGUMENT...        leaves $code, $out, $err and the files out and err in $dir
 #   is, has, code, field   conditions and what they ask for
-#   hold, let_go           a store that is in use
+#   stays, let_go          another program that is there for a while
+#   hold                   a store that is in use, until let_go
 n=0
 ok() { # ok NAME CONDITION...
     local name=$1
@@ -36,19 +37,22 @@ is() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; false; }; }
 has() { case $1 in *"$2"*) ;; *) echo "'$2' is not in it"; false ;; esac; }
 code() { is "$code" "$1"; }
 field() { jq -r "$1" "$dir/out"; }
-# hold DIRECTORY UUID KEYFILE: somebody has the store, until let_go
-holder=
-hold() {
+# stays PROGRAM ARGUMENT...: it is there, as its first line says, until let_go closes its stdin
+stayer=
+stays() {
     mkfifo "$dir/stay" "$dir/said"
-    "$build/tests/unit/state" hold "$@" <"$dir/stay" >"$dir/said" &
-    holder=$!
+    "$@" <"$dir/stay" >"$dir/said" &
+    stayer=$!
     exec 7>"$dir/stay"
     read -r _ <"$dir/said"
     rm -f "$dir/stay" "$dir/said"
 }
+# shellcheck disable=SC2317 # also run by traps
 let_go() {
-    [ -n "$holder" ] || return 0
+    [ -n "$stayer" ] || return 0
     exec 7>&-
-    wait "$holder"
-    holder=
+    wait "$stayer"
+    stayer=
 }
+# hold DIRECTORY UUID KEYFILE: somebody has the store
+hold() { stays "$build/tests/unit/state" hold "$@"; }

@@ -8,26 +8,9 @@ set -u
 build=${top_builddir:-.}
 src=${top_srcdir:-.}
 dir=$(mktemp -d)
-server=
-trap 'stop_server; rm -rf "$dir"' EXIT
+trap 'let_go; rm -rf "$dir"' EXIT
 
 . "$src/tests/lib/xl-vtpm.sh"
-
-start_server() {
-    mkfifo "$dir/hold" "$dir/ready"
-    "$build/tests/unit/control-server" "$dir/conf" <"$dir/hold" >"$dir/ready" &
-    server=$!
-    exec 7>"$dir/hold"
-    read -r _ <"$dir/ready"
-    rm -f "$dir/hold" "$dir/ready"
-}
-# shellcheck disable=SC2317 # also run by the trap
-stop_server() {
-    [ -n "$server" ] || return 0
-    exec 7>&-
-    wait "$server"
-    server=
-}
 
 cat >"$dir/conf" <<END
 state-dir = $dir/state
@@ -227,7 +210,7 @@ for cfg in "$src"/examples/*.cfg; do
 done
 
 # --- with a daemon ---
-start_server
+stays "$build/tests/unit/control-server" "$dir/conf"
 run -v list
 ok "the daemon is asked where it runs" has "$err" "asking xl-vtpmd in $dir/run"
 ok "the device is shown" has "$out" "5/0 connected"
@@ -245,7 +228,7 @@ run check "$dir/web.cfg"
 ok "check asks the daemon" code 0
 run --offline show 1 --json
 ok "--offline goes past it" is "$(field .device)" null
-stop_server
+let_go
 run list
 ok "a socket without a daemon is no obstacle" code 0
 

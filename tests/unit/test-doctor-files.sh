@@ -10,27 +10,12 @@ src=${top_srcdir:-.}
 # On a disk, for a state directory in memory is a finding; the run directory the other way round.
 dir=$(mktemp -d -p /var/tmp)
 mem=$(mktemp -d -p /dev/shm)
-server=
-trap 'stop_server; rm -rf "$dir" "$mem"' EXIT
+trap 'let_go; rm -rf "$dir" "$mem"' EXIT
 
 . "$src/tests/lib/xl-vtpm.sh"
 
-# start_server [MODE] - see control-server.c
-start_server() {
-    mkfifo "$dir/hold" "$dir/ready"
-    "$build/tests/unit/control-server" "$dir/conf" "$@" <"$dir/hold" >"$dir/ready" &
-    server=$!
-    exec 7>"$dir/hold"
-    read -r _ <"$dir/ready"
-    rm -f "$dir/hold" "$dir/ready"
-}
-# shellcheck disable=SC2317 # also run by the trap
-stop_server() {
-    [ -n "$server" ] || return 0
-    exec 7>&-
-    wait "$server"
-    server=
-}
+# serve [MODE] - see control-server.c
+serve() { stays "$build/tests/unit/control-server" "$dir/conf" "$@"; }
 
 # config [LINE...] - the healthy one, with lines that come before
 config() {
@@ -115,13 +100,13 @@ mkdir -m 700 "$dir/state" "$mem/run"
 (umask 077; head -c 32 /dev/urandom >"$dir/state/master.key")
 run create $U
 run create --label second
-start_server
+serve
 ok "a daemon that runs is found" says daemon ok "xl-vtpmd runs (process 77, 1 devices)"
 ok "one of another version is told" says "daemon version" warning "is of version 0"
-stop_server
-start_server garbage
+let_go
+serve garbage
 ok "one that does not answer is told" says daemon problem "does not answer"
-stop_server
+let_go
 
 # --- directories ---
 chmod 770 "$dir/state"
@@ -225,9 +210,9 @@ config "master-key = none"
 both "no key" "master key" warning "there is no master key" config
 config "master-key = credential:vtpm"
 ok "a credential cannot be looked at from here" says "master key" warning "only the service gets"
-start_server
+serve
 ok "a daemon that runs has it" says "master key" ok "the daemon has its credential vtpm"
-stop_server
+let_go
 config
 
 # --- registry and instances ---
