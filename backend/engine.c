@@ -377,9 +377,15 @@ int xlv_engine_volatile(uint8_t **data, size_t *length, struct xlv_error *e)
         return xlv_fail(e, XLV_E_TPM, "the TPM's volatile state cannot be taken (libtpms error "
                         "0x%x, %u bytes)", (unsigned)result, (unsigned)size);
     }
-    *data = bytes;
-    *length = size;
-    return 0;
+    /* A copy, as libtpms's buffer has room for the largest state there is: 170 KiB for 10. */
+    *data = malloc(size ? size : 1);
+    if (*data) {
+        memcpy(*data, bytes, size);
+        *length = size;
+    }
+    explicit_bzero(bytes, size);
+    free(bytes);
+    return *data ? 0 : xlv_fail(e, -ENOMEM, "no memory for the TPM's volatile state");
 }
 
 /* One of our own commands, which has to succeed, or may be answered with this code. */
