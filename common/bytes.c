@@ -2,6 +2,7 @@
 /* The bounded cursor: see bytes.h. */
 #include "common/bytes.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,40 +29,43 @@ static uint8_t *step(struct xlv_bytes *c, size_t length)
     return p;
 }
 
-static void put_le(struct xlv_bytes *c, uint64_t v, size_t n)
+/* n is 1 to 8, and known where these are inlined: a test, a swap at most, and a store. */
+static inline void put_le(struct xlv_bytes *c, uint64_t v, size_t n)
 {
     uint8_t *p = step(c, n);
 
-    for (size_t i = 0; p && i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
+    v = htole64(v);
+    if (p)
+        memcpy(p, &v, n);
 }
 
-static void put_be(struct xlv_bytes *c, uint64_t v, size_t n)
+static inline void put_be(struct xlv_bytes *c, uint64_t v, size_t n)
 {
     uint8_t *p = step(c, n);
 
-    for (size_t i = 0; p && i < n; i++)
-        p[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
+    v = htobe64(v << (64 - 8 * n));
+    if (p)
+        memcpy(p, &v, n);
 }
 
-static uint64_t get_le(struct xlv_bytes *c, size_t n)
+static inline uint64_t get_le(struct xlv_bytes *c, size_t n)
 {
     const uint8_t *p = step(c, n);
     uint64_t v = 0;
 
-    for (size_t i = 0; p && i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
+    if (p)
+        memcpy(&v, p, n);
+    return le64toh(v);
 }
 
-static uint64_t get_be(struct xlv_bytes *c, size_t n)
+static inline uint64_t get_be(struct xlv_bytes *c, size_t n)
 {
     const uint8_t *p = step(c, n);
     uint64_t v = 0;
 
-    for (size_t i = 0; p && i < n; i++)
-        v = v << 8 | p[i];
-    return v;
+    if (p)
+        memcpy(&v, p, n);
+    return be64toh(v) >> (64 - 8 * n);
 }
 
 void xlv_put_u8(struct xlv_bytes *c, uint8_t v) { put_le(c, v, 1); }
