@@ -12,9 +12,7 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +21,6 @@
 
 #include <json-c/json.h>
 
-#include "backend/seal.h"
-#include "backend/store-sector.h"
 #include "bench/commands.h"
 #include "bench/samples.h"
 
@@ -43,48 +39,6 @@ static int fail(const char *what, const char *peer, int64_t r)
     fprintf(stderr, "latency: %s: %s: %s (%lld)\n", peer, what,
             r < 0 ? strerror((int)-r) : "TPM error", (long long)r);
     return 1;
-}
-
-/* What our store wrote last: the newest slot's length, in whole sectors (docs/formats.md). */
-static size_t commit_bytes(const char *state)
-{
-    char pattern[200];
-    size_t longest = 0;
-    glob_t found;
-
-    snprintf(pattern, sizeof(pattern), "%s/instances/*/slot-?", state);
-    if (glob(pattern, 0, NULL, &found))
-        return 0;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        int fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
-        uint8_t length[4];
-
-        if (fd >= 0 && pread(fd, length, 4, 48) == 4) {
-            size_t sealed = (size_t)length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16;
-            size_t sectors = (XLV_SEAL_HEAD + sealed + XLV_SECTOR_DATA - 1) / XLV_SECTOR_DATA;
-
-            if (sectors * XLV_SECTOR > longest)
-                longest = sectors * XLV_SECTOR;
-        }
-        if (fd >= 0)
-            close(fd);
-    }
-    globfree(&found);
-    return longest < 4096 ? 4096 : longest;
-}
-
-static int64_t bare_write(int fd, size_t length, unsigned i)
-{
-    static uint8_t *data;
-    int64_t start;
-
-    if (!data && !(data = calloc(1, 1u << 20)))
-        exit(1);
-    memcpy(data, &i, sizeof(i));
-    start = bench_ns();
-    if (pwrite(fd, data, length, i % 2 ? 0 : 1 << 20) != (ssize_t)length || fdatasync(fd))
-        return -errno;
-    return bench_ns() - start;
 }
 
 static int measure(const struct bench_command *c, struct bench_peer *peers,
@@ -109,7 +63,7 @@ static int measure(const struct bench_command *c, struct bench_peer *peers,
                 else if (c->kind != BENCH_DURABLE)
                     continue;
                 else
-                    r = bare_write(disk, disk_length, number) < 0 ? -EIO : 0;
+                    r = bench_bare_write(disk, disk_length, number);
                 /* The first rounds warm up. */
                 if (r)
                     rc = fail(c->name, who < PEERS ? names[who] : "disk", r);
@@ -158,8 +112,8 @@ static int all_of(bool tpm12, const char *directory, const char *only, unsigned 
 
     snprintf(state, sizeof(state), "%s/ours-%s", directory, tpm12 ? "1.2" : "2.0");
     snprintf(path, sizeof(path), "%s/bare", directory);
-    disk = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (disk < 0 || posix_fallocate(disk, 0, 2 << 20) || fsync(disk) || mkdir(state, 0700)) {
+    disk = bench_bare_file(path);
+    if (disk < 0 || mkdir(state, 0700)) {
         perror(path);
         return 1;
     }
@@ -181,7 +135,7 @@ static int all_of(bool tpm12, const char *directory, const char *only, unsigned 
         fail("cannot be made ready", names[opened - 1], r);
         goto out;
     }
-    length = commit_bytes(state);
+    length = bench_commit_bytes(state);
     rc = 0;
     for (size_t i = 0; !rc && i < bench_command_count; i++) {
         const struct bench_command *c = &bench_commands[i];

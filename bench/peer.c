@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,9 @@
 #include <libtpms/tpm_error.h>
 #include <libtpms/tpm_library.h>
 #include <libtpms/tpm_nvfilename.h>
+
+#include "backend/seal.h"
+#include "backend/store-sector.h"
 
 int64_t bench_ns(void)
 {
@@ -314,4 +318,59 @@ int bench_libtpms(struct bench_peer *p, bool tpm12)
         TPMLIB_RegisterCallbacks(&callbacks) || TPMLIB_MainInit())
         return -EIO;
     return startup(p);
+}
+
+/* ------------------------------------------------------------------ the bare disk */
+
+size_t bench_commit_bytes(const char *state)
+{
+    char pattern[200];
+    size_t longest = 0;
+    glob_t found;
+
+    snprintf(pattern, sizeof(pattern), "%s/instances/*/slot-?", state);
+    if (glob(pattern, 0, NULL, &found))
+        return 0;
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        int fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
+        uint8_t length[4];
+
+        if (fd >= 0 && pread(fd, length, 4, 48) == 4) {
+            size_t sealed = (size_t)length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16;
+            size_t sectors = (XLV_SEAL_HEAD + sealed + XLV_SECTOR_DATA - 1) / XLV_SECTOR_DATA;
+
+            if (sectors * XLV_SECTOR > longest)
+                longest = sectors * XLV_SECTOR;
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    globfree(&found);
+    return longest < 4096 ? 4096 : longest;
+}
+
+int bench_bare_file(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), r;
+
+    if (fd < 0)
+        return -errno;
+    r = posix_fallocate(fd, 0, 2 * BENCH_BARE_HALF);
+    if (!r && fsync(fd))
+        r = errno;
+    if (r)
+        close(fd);
+    return r ? -r : fd;
+}
+
+int bench_bare_write(int fd, size_t length, unsigned i)
+{
+    static _Thread_local uint8_t data[BENCH_BARE_HALF];
+
+    if (length > sizeof(data))
+        return -EFBIG;
+    memcpy(data, &i, sizeof(i));
+    if (pwrite(fd, data, length, i % 2 ? 0 : BENCH_BARE_HALF) != (ssize_t)length || fdatasync(fd))
+        return errno ? -errno : -EIO;
+    return 0;
 }

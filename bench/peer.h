@@ -62,6 +62,15 @@ int bench_libtpms(struct bench_peer *p, bool tpm12);
 int64_t bench_send(struct bench_peer *p, const uint8_t *cmd, size_t length, uint8_t *rsp,
                    size_t *rsp_length);
 
+/* What a commit costs on the disk itself: how many bytes our store wrote last (the longest of the
+ * newest slots below the state directory, in whole sectors: docs/formats.md); a file with two
+ * places of that size (a descriptor, or -errno); a write of as many bytes into one of them, in
+ * turns, and fdatasync. */
+#define BENCH_BARE_HALF (1u << 20)
+size_t bench_commit_bytes(const char *state);
+int bench_bare_file(const char *path);
+int bench_bare_write(int fd, size_t length, unsigned i);
+
 /* Of bench/xenevtchn.c: what a port's events are read from, and a read that waits for one. */
 int bench_port_fd(uint32_t port);
 int bench_wait_event(int fd);
