@@ -3,13 +3,14 @@
  * density - many TPMs at once on one machine, ours and swtpm's: how long each takes to start, what
  * each keeps of memory when idle, and how long commands take when all of them have some.
  *
- *     density [-n COUNT] [-r ROUNDS] [-w] DIRECTORY
+ *     density [-n COUNT] [-r ROUNDS] [-w] [-1] DIRECTORY
  *
- * TPM 2.0. Starting is measured one by one: ours from the nodes in xenstore to InitWait, and from the
+ * TPM 2.0; with -1 TPM 1.2, only started. Starting is measured one by one: ours from the nodes in xenstore to InitWait, and from the
  * frontend's nodes to the answer of the first command; swtpm from fork() to the answer of TPM2_Startup, without the setup
  * tool that would make keys and certificates. Ours is measured twice: with a TPM that has to be
  * made first, and on the next boot. The load goes round all TPMs, each time one command in 16 that
- * has to be durable, the others reading and extending. -w: no swtpm beside it.
+ * has to be durable, the others reading and extending. -w: no swtpm beside it. At the end some of
+ * our processes are killed, and a command is sent to each: how long until it is answered.
  *
  * Prints one JSON object: times in milliseconds (starts) and microseconds (commands), memory in KiB.
  */
@@ -17,6 +18,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,17 +84,17 @@ static int fail(const char *what, unsigned i, int64_t r)
  * has booted so far does. (InitWait is kept for a second, so that libxl cannot miss it; no guest
  * boots in less, and that second is nobody's waiting.)
  */
-static int start_ours(struct harness *h, struct bench_peer *peers, unsigned n,
+static int start_ours(struct harness *h, struct bench_peer *peers, unsigned n, bool tpm12,
                       struct json_object *out, const char *to_init_wait, const char *to_answer)
 {
     struct bench_samples wait = { 0 }, answer = { 0 };
 
     for (unsigned i = 0; i < n; i++) {
         int64_t start = bench_ns();
-        int r = bench_ours_create(&peers[i], h, i, false);
+        int r = bench_ours_create(&peers[i], h, i, tpm12);
 
         if (r)
-            return fail("our TPM", i, r);
+            return fail("creating our TPM", i, r);
         bench_add(&wait, bench_ns() - start);
     }
     usleep(1500 * 1000);
@@ -100,9 +102,9 @@ static int start_ours(struct harness *h, struct bench_peer *peers, unsigned n,
         int64_t start = bench_ns(), r = bench_ours_connect(&peers[i]);
 
         if (!r)
-            r = bench_command("GetRandom")->run(&peers[i], NULL, 0);
+            r = bench_command(tpm12 ? "1.2 PcrRead" : "GetRandom")->run(&peers[i], NULL, 0);
         if (r)
-            return fail("our TPM", i, r);
+            return fail("connecting to our TPM", i, r);
         bench_add(&answer, bench_ns() - start);
     }
     json_object_object_add(out, to_init_wait, bench_figures(&wait, 1e6));
@@ -112,20 +114,44 @@ static int start_ours(struct harness *h, struct bench_peer *peers, unsigned n,
     return 0;
 }
 
-static int start_swtpms(struct bench_peer *peers, const char *directory, unsigned n,
+static int start_swtpms(struct bench_peer *peers, const char *directory, unsigned n, bool tpm12,
                         struct json_object *out)
 {
     struct bench_samples answer = { 0 };
 
     for (unsigned i = 0; i < n; i++) {
         int64_t start = bench_ns();
-        int r = bench_swtpm(&peers[i], directory, i, false);
+        int r = bench_swtpm(&peers[i], directory, i, tpm12);
 
         if (r)
             return fail("swtpm", i, r);
         bench_add(&answer, bench_ns() - start);
     }
     json_object_object_add(out, "swtpm: to the first answer", bench_figures(&answer, 1e6));
+    bench_free(&answer);
+    return 0;
+}
+
+#define KILLS 20u
+
+/* From the death of a TPM's process to the answer of a command that was sent right after it. */
+static int kill_some(struct bench_peer *peers, unsigned n, const pid_t *pids,
+                     struct json_object *out)
+{
+    struct bench_samples answer = { 0 };
+
+    /* the oldest process is the one of the first that connected */
+    for (unsigned i = 0; i < n && i < KILLS; i++) {
+        int64_t start = bench_ns(), r;
+
+        if (kill(pids[i], SIGKILL))
+            return fail("killing the process of", i, -errno);
+        r = bench_command("PCR_Read")->run(&peers[i], NULL, 0);
+        if (r)
+            return fail("after its death: our TPM", i, r);
+        bench_add(&answer, bench_ns() - start);
+    }
+    json_object_object_add(out, "killed: to the answer", bench_figures(&answer, 1e6));
     bench_free(&answer);
     return 0;
 }
@@ -164,7 +190,7 @@ static int prepare_all(struct bench_peer *peers, unsigned n)
     return 0;
 }
 
-static int run(const char *directory, unsigned n, unsigned rounds, bool alone,
+static int run(const char *directory, unsigned n, unsigned rounds, bool alone, bool tpm12,
                struct json_object *out)
 {
     struct bench_peer *ours = calloc(n, sizeof(*ours)), *swtpms = calloc(n, sizeof(*swtpms));
@@ -177,24 +203,24 @@ static int run(const char *directory, unsigned n, unsigned rounds, bool alone,
 
     snprintf(state, sizeof(state), "%s/ours", directory);
     mkdir(state, 0700);
-    rc = bench_machine_up(&h, state, NULL);
+    rc = bench_machine_up(&h, state, tpm12 ? "default-tpm-version = 1.2\n" : NULL);
     if (rc)
         return fail("the daemon", 0, rc);
-    rc = start_ours(&h, ours, n, out, "new: to InitWait", "new: connect to first answer");
+    rc = start_ours(&h, ours, n, tpm12, out, "new: to InitWait", "new: connect to first answer");
     for (unsigned i = 0; !rc && i < n; i++)
         ours[i].close(&ours[i]);
     if (!rc)
-        rc = start_ours(&h, ours, n, out, "to InitWait", "connect to first answer");
+        rc = start_ours(&h, ours, n, tpm12, out, "to InitWait", "connect to first answer");
     if (!rc && !alone) {
-        rc = start_swtpms(swtpms, directory, n, out);
+        rc = start_swtpms(swtpms, directory, n, tpm12, out);
         theirs = n;
     }
-    if (!rc)
+    if (!rc && !tpm12)
         rc = prepare_all(ours, n);
-    if (!rc)
+    if (!rc && !tpm12)
         rc = prepare_all(swtpms, theirs);
     /* In turns, so that what else the machine does falls on both. */
-    for (unsigned turn = 0; !rc && turn < 4; turn++) {
+    for (unsigned turn = 0; !rc && !tpm12 && turn < 4; turn++) {
         rc = load(ours, n, rounds, &durable[0], &other[0]);
         if (!rc)
             rc = load(swtpms, theirs, rounds, &durable[1], &other[1]);
@@ -208,6 +234,8 @@ static int run(const char *directory, unsigned n, unsigned rounds, bool alone,
         json_object_object_add(out, "memory of one of ours",
                                memory_json(pids, count < 0 ? 0 : (unsigned)count));
         json_object_object_add(out, "memory of the daemon", memory_json(&h.daemon, 1));
+        if (!tpm12 && count == (int)n)
+            rc = kill_some(ours, n, pids, out);
         json_object_object_add(out, "durable command", bench_figures(&durable[0], 1e3));
         json_object_object_add(out, "other command", bench_figures(&other[0], 1e3));
         if (theirs) {
@@ -240,11 +268,11 @@ int main(int argc, char **argv)
     struct json_object *out = json_object_new_object();
     struct rlimit files = { 65536, 65536 };
     unsigned n = 100, rounds = 16;
-    bool alone = false;
+    bool alone = false, tpm12 = false;
     char directory[100];
     int opt, rc;
 
-    while ((opt = getopt(argc, argv, "n:r:w")) != -1)
+    while ((opt = getopt(argc, argv, "n:r:w1")) != -1)
         switch (opt) {
         case 'n':
             n = (unsigned)strtoul(optarg, NULL, 10);
@@ -255,11 +283,14 @@ int main(int argc, char **argv)
         case 'w':
             alone = true;
             break;
+        case '1':
+            tpm12 = true;
+            break;
         default:
             return 2;
         }
     if (optind + 1 != argc || !n || n > MAX_BACKENDS) {
-        fprintf(stderr, "usage: density [-n COUNT] [-r ROUNDS] [-w] DIRECTORY\n");
+        fprintf(stderr, "usage: density [-n COUNT] [-r ROUNDS] [-w] [-1] DIRECTORY\n");
         return 2;
     }
     (void)setrlimit(RLIMIT_NOFILE, &files);
@@ -268,7 +299,7 @@ int main(int argc, char **argv)
         perror(directory);
         return 1;
     }
-    rc = run(directory, n, rounds, alone, out);
+    rc = run(directory, n, rounds, alone, tpm12, out);
     if (!rc)
         printf("%s\n", json_object_to_json_string_ext(out, JSON_C_TO_STRING_PRETTY));
     json_object_put(out);

@@ -23,7 +23,7 @@
 #include "bench/peer.h"
 #include "tests/fake/wire.h"
 
-#define FDS 2048
+#define FDS 16384
 static int fds[FDS]; /* of the ports of this process */
 
 struct xenevtchn_handle {

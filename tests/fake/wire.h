@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define FX_PAGE         4096u
-#define FX_NDOM         640u     /* domains of one test: 0 .. FX_NDOM - 1 */
+#define FX_NDOM         4608u    /* domains of one test: 0 .. FX_NDOM - 1 */
 #define FX_NPORT        1024u    /* ports of one domain, port 0 is never valid */
 #define FX_MAX_GRANTS   32u      /* pages of one call; tpmif needs far fewer */
 #define FX_REF_RESERVED 8u       /* grants below are the domain builder's: 1 is xenstore's ring */

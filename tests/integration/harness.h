@@ -17,7 +17,7 @@
 
 #include "tests/fake/machine.h"
 
-#define MAX_BACKENDS 2048
+#define MAX_BACKENDS 4096
 
 struct harness {
     struct fx_machine *m;
