@@ -16,16 +16,15 @@ export DEBIAN_FRONTEND=noninteractive
 printf '#!/bin/sh\nexit 0\n' >/usr/sbin/policy-rc.d
 chmod 755 /usr/sbin/policy-rc.d
 
-# dpkg_does WHAT ARGS… - its output in the log and in $dpkg_output
+# dpkg_does WHAT ARGS… - its output in the log, and as dpkg_said
 dpkg_does() {
-    local start
+    local start status=0
     start=$(now)
-    dpkg_output=$(dpkg "${@:2}" 2>&1 </dev/null) || {
-        log "$dpkg_output"
-        return 1
-    }
-    log "$1 took $(since "$start") s: $dpkg_output"
+    dpkg "${@:2}" >"$state/dpkg-output" 2>&1 </dev/null || status=$?
+    log "$1 took $(since "$start") s: $(dpkg_said)"
+    return $status
 }
+dpkg_said() { cat "$state/dpkg-output"; }
 service() { /etc/init.d/xl-vtpmd "$1" >>"$logs/log" 2>&1 </dev/null; }
 # purge_told true|false - what the administrator answers
 purge_told() {
@@ -94,7 +93,7 @@ goes_on "after the change of programs under it"
 step "remove the package while the guest runs, and install it again"
 old=$(backend_pid "$uuid")
 succeeds "the removal succeeds" dpkg_does remove -r xl-vtpm
-like "it tells whose TPM is served no more" "$dpkg_output" "have a TPM of this host now: $(guest_domid upgrade) "
+like "it tells whose TPM is served no more" "$(dpkg_said)" "have a TPM of this host now: $(guest_domid upgrade) "
 fails "there is no daemon" pgrep -x xl-vtpmd
 succeeds "the guest goes on all the same" counting_goes_on
 succeeds "the states are kept" test -s "$states/vtpm.db"
@@ -109,7 +108,7 @@ step "purge"
 dpkg_does remove -r xl-vtpm
 cp "$daemon_log" "$logs/xl-vtpmd.log"
 succeeds "told to delete, but a guest runs: the purge succeeds" purge_told true
-like "and says why it keeps the TPMs" "$dpkg_output" 'kept, as running guests use'
+like "and says why it keeps the TPMs" "$(dpkg_said)" 'kept, as running guests use'
 succeeds "it does" test -s "$states/vtpm.db"
 guest_destroy upgrade || true # nobody serves: libxl waits, and says so
 dpkg_does install -i /share/debs/xl-vtpm_*.deb
@@ -120,7 +119,7 @@ is "installed again, older even: the same TPM" "$(tpm2_nv upgrade 0x1500021)" be
 guest_destroy upgrade
 succeeds "not asked, a purge succeeds" dpkg_does purge -P xl-vtpm
 succeeds "and keeps the TPMs" test -s "$states/vtpm.db"
-like "which it says" "$dpkg_output" "the TPMs are kept in $states"
+like "which it says" "$(dpkg_said)" "the TPMs are kept in $states"
 fails "the configuration is gone" test -e /etc/xen/xl-vtpm.conf
 dpkg_does install -i /share/debs/xl-vtpm_*.deb
 succeeds "told to delete, it succeeds" purge_told true
