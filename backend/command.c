@@ -17,6 +17,7 @@
 
 /* 1.2 ordinals */
 #define TPM_ORD_EXTEND 0x14u
+#define TPM_ORD_PCR_READ 0x15u
 #define TPM_ORD_PHYSICAL_ENABLE 0x6fu
 #define TPM_ORD_PHYSICAL_SET_DEACTIVATED 0x72u
 #define TPM_ORD_CREATE_EK 0x78u
@@ -29,12 +30,19 @@
 #define TPM_CC_STARTUP 0x144u
 #define TPM_CC_SHUTDOWN 0x145u
 #define TPM_CC_STIR_RANDOM 0x146u
+#define TPM_CC_SIGN 0x15du
+#define TPM_CC_START_AUTH_SESSION 0x176u
 #define TPM_CC_GET_CAPABILITY 0x17au
 #define TPM_CC_PCR_EXTEND 0x182u
 
 #define TPM_CAP_PCRS 5u
 
 #define TPM_RS_PW 0x40000009u
+#define TPM_HT_HMAC_SESSION 0x02u
+#define TPM_SE_HMAC 0x00u
+#define TPM_ALG_RSASSA 0x0014u
+#define TPM_ALG_RSAPSS 0x0016u
+#define TPM_ALG_ECDSA 0x0018u
 
 #define TPM_FAIL 9u
 #define TPM_RC_BAD_TAG 0x01eu
@@ -315,53 +323,91 @@ size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data
     return end(&c);
 }
 
-/* The authorisation area holds passwords only, and ends where it says. */
-static bool passwords_only(struct xlv_bytes *c)
+/* The authorisation area holds passwords and HMAC sessions only (*hmac: any), and ends where it
+ * says. */
+static bool no_policy(struct xlv_bytes *c, bool *hmac)
 {
     uint32_t length = xlv_get_u32_be(c);
     size_t end = c->at + length;
 
+    *hmac = false;
     if (!length || length > xlv_bytes_left(c))
         return false;
     while (xlv_bytes_ok(c) && c->at < end) {
-        if (xlv_get_u32_be(c) != TPM_RS_PW)
+        uint32_t handle = xlv_get_u32_be(c);
+
+        if (handle >> 24 == TPM_HT_HMAC_SESSION)
+            *hmac = true;
+        else if (handle != TPM_RS_PW)
             return false;
         (void)xlv_get_view(c, xlv_get_u16_be(c)); /* nonce */
         (void)xlv_get_u8(c);
-        (void)xlv_get_view(c, xlv_get_u16_be(c)); /* password */
+        (void)xlv_get_view(c, xlv_get_u16_be(c)); /* password or HMAC */
     }
     return xlv_bytes_ok(c) && c->at == end;
 }
 
-enum xlv_command_effect xlv_command_effect(const uint8_t *request, size_t length)
+/* After its header: of a StartAuthSession without sessions, is it an HMAC session that starts? */
+static bool starts_hmac(struct xlv_bytes *c)
+{
+    (void)xlv_get_view(c, 8);                 /* tpmKey, bind */
+    (void)xlv_get_view(c, xlv_get_u16_be(c)); /* nonceCaller */
+    (void)xlv_get_view(c, xlv_get_u16_be(c)); /* encryptedSalt */
+    return xlv_get_u8(c) == TPM_SE_HMAC && xlv_bytes_ok(c);
+}
+
+/* After its authorisation area: of a Sign, is the scheme named, and one that ends nothing? */
+static bool signs_only(struct xlv_bytes *c)
+{
+    uint16_t scheme;
+
+    (void)xlv_get_view(c, xlv_get_u16_be(c)); /* digest */
+    scheme = xlv_get_u16_be(c);
+    return xlv_bytes_ok(c) && (scheme == TPM_ALG_RSASSA || scheme == TPM_ALG_RSAPSS ||
+                               scheme == TPM_ALG_ECDSA);
+}
+
+enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const uint8_t *request,
+                                           size_t length)
 {
     static const struct {
         uint32_t code;
         unsigned handles;
         enum xlv_command_effect effect;
     } known[] = {
-        { 0x14e, 2, XLV_EFFECT_NOTHING }, /* NV_Read */
-        { 0x169, 1, XLV_EFFECT_NOTHING }, /* NV_ReadPublic */
-        { 0x173, 1, XLV_EFFECT_NOTHING }, /* ReadPublic */
-        { 0x17a, 0, XLV_EFFECT_NOTHING }, /* GetCapability */
-        { 0x17b, 0, XLV_EFFECT_NOTHING }, /* GetRandom */
-        { 0x17e, 0, XLV_EFFECT_NOTHING }, /* PCR_Read */
-        { 0x182, 1, XLV_EFFECT_AGAIN },   /* PCR_Extend */
+        { 0x14e, 2, XLV_EFFECT_NOTHING },                    /* NV_Read */
+        { TPM_CC_SIGN, 1, XLV_EFFECT_DRAWS },
+        { 0x165, 0, XLV_EFFECT_AGAIN },                      /* FlushContext */
+        { 0x169, 1, XLV_EFFECT_NOTHING },                    /* NV_ReadPublic */
+        { 0x173, 1, XLV_EFFECT_NOTHING },                    /* ReadPublic */
+        { TPM_CC_START_AUTH_SESSION, 2, XLV_EFFECT_AGAIN_DRAWS },
+        { 0x17a, 0, XLV_EFFECT_NOTHING },                    /* GetCapability */
+        { 0x17b, 0, XLV_EFFECT_DRAWS },                      /* GetRandom */
+        { 0x17e, 0, XLV_EFFECT_NOTHING },                    /* PCR_Read */
+        { 0x182, 1, XLV_EFFECT_AGAIN },                      /* PCR_Extend */
     };
     struct xlv_bytes c = xlv_bytes_reader(request, length);
     uint16_t tag = xlv_get_u16_be(&c);
     uint32_t size = xlv_get_u32_be(&c), code = xlv_get_u32_be(&c);
+    bool hmac;
 
     if (!xlv_bytes_ok(&c) || size != length)
         return XLV_EFFECT_ANYTHING;
+    if (version == XLV_TPM_1_2)
+        return tag == TPM_TAG_RQU_COMMAND && (code == TPM_ORD_EXTEND || code == TPM_ORD_PCR_READ)
+                   ? XLV_EFFECT_AGAIN : XLV_EFFECT_ANYTHING;
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
         if (known[i].code != code)
             continue;
-        if (tag == TPM_ST_NO_SESSIONS)
-            return known[i].effect;
+        if (tag == TPM_ST_NO_SESSIONS) /* where there has to be one, the TPM says so, no more */
+            return code == TPM_CC_START_AUTH_SESSION && !starts_hmac(&c) ? XLV_EFFECT_ANYTHING
+                                                                         : known[i].effect;
+        if (tag != TPM_ST_SESSIONS || code == TPM_CC_START_AUTH_SESSION)
+            break;
         (void)xlv_get_view(&c, 4 * (size_t)known[i].handles);
-        return tag == TPM_ST_SESSIONS && passwords_only(&c) ? known[i].effect
-                                                             : XLV_EFFECT_ANYTHING;
+        if (no_policy(&c, &hmac) && (code != TPM_CC_SIGN || (!hmac && signs_only(&c))))
+            return hmac ? XLV_EFFECT_AGAIN_DRAWS : known[i].effect;
+        break;
     }
     return XLV_EFFECT_ANYTHING;
 }

@@ -84,20 +84,32 @@ size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data
                             uint8_t *out);
 
 /*
- * What a TPM 2.0 command may have done to the volatile state, provided that it stored nothing
- * permanent and that commands like it are not audited (xlv_engine_audits()). Only of commands
- * without sessions but passwords: another session changes with each use.
+ * What a command may have done to the volatile state, provided that it stored nothing permanent
+ * and that, with TPM 2.0, commands like it are not audited (xlv_engine_audits()).
  *
- *     NOTHING     it read. (GetRandom turns the generator, which is stirred anew whenever a state
- *                 is restored. Every command moves the clock; those that tell it are not here.)
+ *     NOTHING     it read. (Every command moves the clock; those that tell it are not here.)
+ *     DRAWS       it read, and turned the generator: GetRandom; Sign with RSASSA, RSAPSS or ECDSA,
+ *                 with a password (ECDAA ends a commitment; nor is a signature the same again)
  *     AGAIN       where it succeeded, the same command on the same state does the same again:
- *                 TPM2_PCR_Extend
+ *                 PCR_Extend, FlushContext; TPM 1.2: Extend, PcrRead (which may be audited, and
+ *                 ends an exclusive transport session), without authorisation
+ *     AGAIN_DRAWS the same, provided that the generator is as it was: the nonces of sessions are
+ *                 drawn from it. StartAuthSession of an HMAC session, and those above authorised
+ *                 by one. Not of a policy session, in which time counts.
  *     ANYTHING    every other command
- * TPM 2.0 Part 3: 16.1 GetRandom, 22.2 PCR_Extend, 22.4 PCR_Read, 30.2 GetCapability, 31.6
- * NV_ReadPublic, 31.13 NV_Read, 12.4 ReadPublic.
+ * TPM 2.0 Part 3: 11.1 StartAuthSession, 12.4 ReadPublic, 16.1 GetRandom, 20.2 Sign, 22.2 PCR_Extend, 22.4
+ * PCR_Read, 28.4 FlushContext, 30.2 GetCapability, 31.6 NV_ReadPublic, 31.13 NV_Read; Part 1,
+ * 19.6 (what a session's nonces are made from). TPM 1.2 Part 3: 16.1 Extend, 16.2 PCRRead.
  */
-enum xlv_command_effect { XLV_EFFECT_ANYTHING, XLV_EFFECT_AGAIN, XLV_EFFECT_NOTHING };
-enum xlv_command_effect xlv_command_effect(const uint8_t *request, size_t length);
+enum xlv_command_effect {
+    XLV_EFFECT_ANYTHING,
+    XLV_EFFECT_AGAIN_DRAWS,
+    XLV_EFFECT_AGAIN,
+    XLV_EFFECT_DRAWS,
+    XLV_EFFECT_NOTHING,
+};
+enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const uint8_t *request,
+                                           size_t length);
 
 /* TPM2_SetCommandCodeAuditStatus: decides what is audited. */
 #define XLV_TPM2_CC_SET_AUDIT 0x140u

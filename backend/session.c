@@ -48,10 +48,12 @@ struct xlv_session {
     uint64_t commits;
 
     /* The last durable pair; what was done to it since, to be done again wherever it is
-     * restored: u32 locality, u32 length, the request, and so on. */
+     * restored: u32 locality, u32 length, the request, u64 what it was answered (in_short()),
+     * and so on. */
     struct state permanent, volatile_state;
     uint8_t again[XLV_JOURNAL_REPEAT_MAX];
     size_t again_length;
+    bool drawn; /* and the generator was turned by what will not be done again */
     bool audits; /* TPM 2.0: reading changes the state, see xlv_engine_audits() */
     struct state next_permanent, next_volatile_state; /* of the command at hand; permanent
                                                          NULL: unchanged */
@@ -110,7 +112,17 @@ static int take_again(struct xlv_session *s, const struct xlv_journal_record *re
     return 0;
 }
 
-/* The engine's state, exactly: the pair, and what was done to it since. */
+/* Tells whether two responses are the same: FNV-1a, 64 bits. */
+static uint64_t in_short(const uint8_t *response, size_t length)
+{
+    uint64_t v = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < length; i++)
+        v = (v ^ response[i]) * 0x100000001b3u;
+    return v;
+}
+
+/* The engine's state, exactly: the pair, and what was done to it since. To be stirred. */
 static int restore(struct xlv_session *s, struct xlv_error *e)
 {
     struct xlv_bytes c = xlv_bytes_reader(s->again, s->again_length);
@@ -120,19 +132,27 @@ static int restore(struct xlv_session *s, struct xlv_error *e)
     while (!r && xlv_bytes_left(&c)) {
         uint32_t locality = xlv_get_u32(&c), length = xlv_get_u32(&c);
         const uint8_t *request = xlv_get_view(&c, length), *response;
+        uint64_t answered = xlv_get_u64(&c);
         size_t response_length;
 
-        if (!request || locality > XLV_LOCALITY_MAX)
+        if (!request || !xlv_bytes_ok(&c) || locality > XLV_LOCALITY_MAX)
             r = xlv_fail(e, XLV_E_CORRUPT, "the journal's commands to be repeated are damaged");
         else
             r = xlv_engine_execute((uint8_t)locality, request, length, &response,
                                    &response_length, e);
-        if (!r && xlv_response_code(response, response_length))
-            r = xlv_fail(e, XLV_E_CORRUPT, "command 0x%x, which had succeeded, cannot be repeated "
-                         "(0x%x)", xlv_command_code(request, length),
+        if (!r && in_short(response, response_length) != answered)
+            r = xlv_fail(e, XLV_E_CORRUPT, "command 0x%x, which had succeeded, cannot be repeated: "
+                         "it is answered otherwise now (0x%x)", xlv_command_code(request, length),
                          xlv_response_code(response, response_length));
     }
     return r;
+}
+
+/* Two heirs of one state must not draw the same. */
+static int stir(struct xlv_session *s, struct xlv_error *e)
+{
+    s->drawn = true;
+    return xlv_engine_stir(e);
 }
 
 /* What the engine holds now becomes the next pair. */
@@ -192,6 +212,7 @@ static void adopt(struct xlv_session *s)
     if (s->next_volatile_state.data) {
         state_move(&s->volatile_state, &s->next_volatile_state);
         s->again_length = 0;
+        s->drawn = false;
     }
 }
 
@@ -262,7 +283,7 @@ static int go_back(struct xlv_session *s, struct xlv_error *e)
     state_clear(&s->next_volatile_state);
     xlv_engine_off();
     r = restore(s, e);
-    return r ? r : xlv_engine_stir(e);
+    return r ? r : stir(s, e);
 }
 
 /* --- beginning ----------------------------------------------------------- */
@@ -338,7 +359,7 @@ static int cold_start(struct xlv_session *s, struct xlv_error *e)
     if (!r)
         r = xlv_engine_startup(e);
     if (!r)
-        r = xlv_engine_stir(e);
+        r = stir(s, e);
     if (!r)
         r = measure(s, e);
     /* not before the TPM is known to work: a state that does not load is left
@@ -445,7 +466,7 @@ static int take_kept(struct xlv_session *s, bool wanted, struct xlv_error *e)
     }
     r = restore(s, e);
     if (!r)
-        r = xlv_engine_stir(e);
+        r = stir(s, e);
     if (!r)
         r = xlv_journal_clear(s->c.journal, e);
     if (!r)
@@ -536,7 +557,7 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     }
     if (r < 0)
         return xlv_fail(e, r, "%s", why.text[0] ? why.text : "the TPM cannot be restored");
-    r = xlv_engine_stir(e);
+    r = stir(s, e);
     if (r)
         return r;
     /* No record of this: until the next one a successor restores the same pair
@@ -843,17 +864,20 @@ static bool known_already(struct xlv_session *s)
         return false;
     if (s->refused)
         return true;
-    if (xlv_engine_changed() || s->audits || s->c.version != XLV_TPM_2_0)
+    if (xlv_engine_changed() || s->audits)
         return false;
-    effect = xlv_command_effect(s->request, s->request_length);
-    if (effect != XLV_EFFECT_AGAIN)
-        return effect == XLV_EFFECT_NOTHING;
-    if (xlv_response_code(s->response, s->response_length))
+    effect = xlv_command_effect(s->c.version, s->request, s->request_length);
+    s->drawn |= effect == XLV_EFFECT_DRAWS;
+    if (effect == XLV_EFFECT_NOTHING || effect == XLV_EFFECT_DRAWS)
+        return true;
+    if (effect == XLV_EFFECT_ANYTHING || (effect == XLV_EFFECT_AGAIN_DRAWS && s->drawn) ||
+        xlv_response_code(s->response, s->response_length))
         return false;
     w = xlv_bytes_writer(s->again + s->again_length, sizeof(s->again) - s->again_length);
     xlv_put_u32(&w, s->snapshot.locality);
     xlv_put_u32(&w, (uint32_t)s->request_length);
     xlv_put_data(&w, s->request, s->request_length);
+    xlv_put_u64(&w, in_short(s->response, s->response_length));
     if (!xlv_bytes_ok(&w))
         return false; /* enough to be done again: a whole record */
     s->again_length += w.at;

@@ -116,29 +116,54 @@ static void a_shutdown_counts_only_when_it_succeeded(void **unused)
 
 static enum xlv_command_effect effect(struct cmd c)
 {
-    return xlv_command_effect(c.b, c.n);
+    return xlv_command_effect(XLV_TPM_2_0, c.b, c.n);
 }
 
 static void what_reads_and_what_can_be_repeated_is_known(void **unused)
 {
+    struct cmd c;
+
     (void)unused;
-    assert_int_equal(effect(tpm2_get_random(8)), XLV_EFFECT_NOTHING);
+    assert_int_equal(effect(tpm2_get_random(8)), XLV_EFFECT_DRAWS);
     assert_int_equal(effect(tpm2_pcr_read(1)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_get_property(0x100)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_nv_read(0x01500000, 8)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_read_public(0x01500000)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_read_public(0x81000001)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_pcr_extend(1, 1)), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(tpm2_flush(0x80000000)), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(tpm2_sign(0x80000000, TPM2_RS_PW, 0x14, 1)), XLV_EFFECT_DRAWS);
+    assert_int_equal(effect(tpm2_sign(0x80000000, TPM2_RS_PW, 0x18, 1)), XLV_EFFECT_DRAWS);
+    /* ECDAA, whatever the key has, and a session whose use would have to be repeated */
+    assert_int_equal(effect(tpm2_sign(0x80000000, TPM2_RS_PW, 0x1a, 1)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_sign(0x80000000, TPM2_RS_PW, 0x10, 1)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_sign(0x80000000, 0x02000000, 0x18, 1)), XLV_EFFECT_ANYTHING);
+    /* HMAC sessions: their nonces are drawn */
+    assert_int_equal(effect(tpm2_start_session()), XLV_EFFECT_AGAIN_DRAWS);
+    assert_int_equal(effect(tpm2_pcr_extend_in_session(1, 1, 0x02000000)),
+                     XLV_EFFECT_AGAIN_DRAWS);
+    /* a policy session's time counts */
+    c = tpm2_start_session();
+    for (unsigned type = 1; type < 256; type++) {
+        c.b[10 + 8 + 2 + 16 + 2] = (uint8_t)type;
+        assert_int_equal(effect(c), XLV_EFFECT_ANYTHING);
+    }
+    assert_int_equal(effect(tpm2_pcr_extend_in_session(1, 1, 0x03000000)), XLV_EFFECT_ANYTHING);
     /* what changes more, or was not looked at */
     assert_int_equal(effect(tpm2_nv_write(0x01500000, 1, 8)), XLV_EFFECT_ANYTHING);
     assert_int_equal(effect(tpm2_nv_increment(0x01500000)), XLV_EFFECT_ANYTHING);
-    assert_int_equal(effect(tpm2_start_session()), XLV_EFFECT_ANYTHING);
-    assert_int_equal(effect(tpm2_flush(0x80000000)), XLV_EFFECT_ANYTHING);
     assert_int_equal(effect(tpm2_clear_control_free()), XLV_EFFECT_ANYTHING);
-    /* a session's nonces change with each use */
-    assert_int_equal(effect(tpm2_pcr_extend_in_session(1, 1, 0x02000000)),
-                     XLV_EFFECT_ANYTHING);
-    assert_int_equal(xlv_command_effect(NULL, 0), XLV_EFFECT_ANYTHING);
+    assert_int_equal(xlv_command_effect(XLV_TPM_2_0, NULL, 0), XLV_EFFECT_ANYTHING);
+    /* TPM 1.2, and what is not for the TPM at hand */
+    c = tpm12_extend(1, 1);
+    assert_int_equal(xlv_command_effect(XLV_TPM_1_2, c.b, c.n), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(c), XLV_EFFECT_ANYTHING);
+    c = tpm12_pcr_read(1);
+    assert_int_equal(xlv_command_effect(XLV_TPM_1_2, c.b, c.n), XLV_EFFECT_AGAIN);
+    c = tpm12_get_random(8);
+    assert_int_equal(xlv_command_effect(XLV_TPM_1_2, c.b, c.n), XLV_EFFECT_ANYTHING);
+    c = tpm2_pcr_read(1);
+    assert_int_equal(xlv_command_effect(XLV_TPM_1_2, c.b, c.n), XLV_EFFECT_ANYTHING);
 }
 
 /* Cut short anywhere, longer than it says, and with other numbers in it: never taken for more
@@ -146,15 +171,16 @@ static void what_reads_and_what_can_be_repeated_is_known(void **unused)
 static void nothing_is_known_of_what_is_malformed(void **unused)
 {
     struct cmd commands[] = { tpm2_get_random(8), tpm2_nv_read(0x01500000, 8),
-                              tpm2_pcr_extend(1, 1) };
+                              tpm2_pcr_extend(1, 1), tpm2_start_session(),
+                              tpm2_sign(0x80000000, TPM2_RS_PW, 0x18, 1) };
 
     (void)unused;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
         struct cmd c = commands[i];
 
         for (size_t n = 0; n < c.n; n++)
-            assert_int_equal(xlv_command_effect(c.b, n), XLV_EFFECT_ANYTHING);
-        assert_int_equal(xlv_command_effect(c.b, c.n + 1), XLV_EFFECT_ANYTHING);
+            assert_int_equal(xlv_command_effect(XLV_TPM_2_0, c.b, n), XLV_EFFECT_ANYTHING);
+        assert_int_equal(xlv_command_effect(XLV_TPM_2_0, c.b, c.n + 1), XLV_EFFECT_ANYTHING);
         c.b[1] ^= 4; /* another tag */
         assert_int_equal(effect(c), XLV_EFFECT_ANYTHING);
     }

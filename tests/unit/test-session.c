@@ -1653,14 +1653,14 @@ static void put_back_an_older_store(struct machine *m, struct answer *fresh, str
     start(m);
 }
 
-/* The journal's last states are those of the session: it cannot tell what the store lacks. */
+/* The journal's last states are those of the hash sequence: it cannot tell what the store lacks. */
 static void a_journal_of_another_generation_is_not_used(void **unused)
 {
     struct machine m;
     struct answer a, fresh;
 
     (void)unused;
-    put_back_an_older_store(&m, &fresh, tpm2_start_session());
+    put_back_an_older_store(&m, &fresh, tpm2_hash_start());
     assert_false(status(&m).resumed);
     assert_int_equal(read_counter(&m, COUNTER), 1);
     good(&m, tpm2_pcr_read(1), &a);
@@ -1731,6 +1731,87 @@ static void extends_are_done_again(void **unused)
         end(&m);
     }
     assert_true(generation < 20); /* none of it was for the disk */
+}
+
+/* So are those of TPM 1.2. */
+static void extends_of_tpm_1_2_are_done_again(void **unused)
+{
+    struct answer straight, killed;
+
+    (void)unused;
+    for (unsigned kills = 0; kills < 2; kills++) {
+        struct machine m;
+        struct answer a;
+
+        new_machine(&m, XLV_TPM_1_2);
+        start(&m);
+        for (unsigned i = 0; i < 100; i++) {
+            submit(&m, tpm12_extend(10, (uint8_t)i));
+            if (kills && i % 17 == 16)
+                killed_after(&m, i % (STEPS + 1));
+            if (page_state(&m) == XLV_RING_SUBMIT)
+                work(&m);
+            take_answer(&m, &a);
+            assert_int_equal(a.code, 0);
+            good(&m, tpm12_pcr_read(3), &a);
+            if (i % 29 == 28)
+                good(&m, tpm12_get_random(8), &a);
+        }
+        good(&m, tpm12_pcr_read(10), kills ? &killed : &straight);
+        end(&m);
+    }
+    assert_int_equal(killed.n, straight.n);
+    assert_memory_equal(killed.b, straight.b, straight.n);
+}
+
+/* An HMAC session is recorded by what it was used for, and its nonces are those that the guest has
+ * whenever we are killed: between commands, amid one, twice in a row, after GetRandom or a whole
+ * record. */
+static void hmac_sessions_are_used_again(void **unused)
+{
+    uint8_t pcr[2][32], nonce[16];
+    uint32_t session = 0;
+
+    (void)unused;
+    for (unsigned run = 0; run < 2; run++) {
+        struct machine m;
+        struct answer a;
+
+        srandom(5);
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        define_counters(&m);
+        for (unsigned i = 0; i < 400; i++) {
+            if (i % 23 == 0) {
+                if (i)
+                    good(&m, tpm2_flush(session), &a);
+                good(&m, tpm2_start_session(), &a);
+                session = get32(a.b + 10);
+                memcpy(nonce, a.b + 16, 16);
+            }
+            if (i % 31 == 30)
+                good(&m, tpm2_get_random(8), &a);
+            if (i % 53 == 52)
+                good(&m, tpm2_nv_increment(i % 2 ? COUNTER : ORDERLY), &a);
+            submit(&m, tpm2_pcr_extend_with_hmac(9, (uint8_t)i, session, nonce));
+            for (unsigned kills = 0; run && random() % 3 && kills < XLV_ATTEMPTS_MAX - 1 &&
+                                     page_state(&m) == XLV_RING_SUBMIT; kills++)
+                killed_after(&m, (unsigned)random() % (STEPS + 1));
+            if (page_state(&m) == XLV_RING_SUBMIT)
+                work(&m);
+            take_answer(&m, &a);
+            assert_int_equal(a.code, 0);
+            memcpy(nonce, a.b + 16, 16);
+            if (run && i % 5 == 4) {
+                kill_it(&m);
+                start(&m);
+                assert_true(status(&m).resumed);
+            }
+        }
+        read_pcr(&m, 9, pcr[run]);
+        end(&m);
+    }
+    assert_memory_equal(pcr[0], pcr[1], 32);
 }
 
 /* What was extended since the last whole record is part of what is kept, by the process itself
@@ -2351,6 +2432,8 @@ int main(void)
         cmocka_unit_test(a_journal_of_another_generation_is_not_used),
         cmocka_unit_test(an_older_store_is_brought_up_by_a_journal_that_has_it_all),
         cmocka_unit_test(extends_are_done_again),
+        cmocka_unit_test(extends_of_tpm_1_2_are_done_again),
+        cmocka_unit_test(hmac_sessions_are_used_again),
         cmocka_unit_test(extends_are_kept_with_a_suspended_domain),
         cmocka_unit_test(what_is_audited_is_recorded),
         cmocka_unit_test(an_empty_store_is_not_filled_by_itself),

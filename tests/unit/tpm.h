@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
 #include "common/bytes.h"
 
 struct cmd {
@@ -202,6 +205,47 @@ __attribute__((unused)) static struct cmd tpm2_pcr_extend_in_session(uint32_t pc
     return c;
 }
 
+/* The same with its HMAC, which holds only for the nonce that the TPM gave last: at response + 16
+ * of StartAuthSession and of this. The caller's nonce is `byte`, sixteen times. */
+__attribute__((unused)) static struct cmd tpm2_pcr_extend_with_hmac(uint32_t pcr, uint8_t byte,
+                                                                    uint32_t session,
+                                                                    const uint8_t nonce_tpm[16])
+{
+    uint8_t parameters[38], nonce[16], over[32 + 16 + 16 + 1], hashed[8 + sizeof(parameters)],
+            hmac[32];
+    struct xlv_bytes p = xlv_bytes_writer(parameters, sizeof(parameters)),
+                     h = xlv_bytes_writer(hashed, sizeof(hashed));
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x182);
+    unsigned length = sizeof(hmac);
+
+    memset(nonce, byte, sizeof(nonce));
+    xlv_put_u32_be(&p, 1);
+    xlv_put_u16_be(&p, TPM2_ALG_SHA256);
+    for (unsigned i = 0; i < 32; i++)
+        xlv_put_u8(&p, byte);
+    /* Part 1, 18.7 cpHash, 19.6 authHMAC: a PCR's name is its handle; no key */
+    xlv_put_u32_be(&h, 0x182);
+    xlv_put_u32_be(&h, pcr);
+    xlv_put_data(&h, parameters, sizeof(parameters));
+    EVP_Digest(hashed, sizeof(hashed), over, NULL, EVP_sha256(), NULL);
+    memcpy(over + 32, nonce, 16);
+    memcpy(over + 48, nonce_tpm, 16);
+    over[64] = 1; /* continueSession */
+    HMAC(EVP_sha256(), "", 0, over, sizeof(over), hmac, &length);
+    xlv_put_u32_be(&w, pcr);
+    xlv_put_u32_be(&w, 4 + 2 + 16 + 1 + 2 + 32);
+    xlv_put_u32_be(&w, session);
+    xlv_put_u16_be(&w, 16);
+    xlv_put_data(&w, nonce, 16);
+    xlv_put_u8(&w, 1);
+    xlv_put_u16_be(&w, 32);
+    xlv_put_data(&w, hmac, 32);
+    xlv_put_data(&w, parameters, sizeof(parameters));
+    cmd_end(&c, &w);
+    return c;
+}
+
 /* Handle at response + 10. */
 __attribute__((unused)) static struct cmd tpm2_hash_start(void)
 {
@@ -266,6 +310,27 @@ __attribute__((unused)) static struct cmd tpm2_create_primary_ecc(void)
     xlv_put_u16_be(&w, 0);
     xlv_put_u16_be(&w, 0); /* outsideInfo */
     xlv_put_u32_be(&w, 0); /* creationPCR */
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* A signature of a digest of 32 such bytes, with SHA-256 and this scheme. */
+__attribute__((unused)) static struct cmd tpm2_sign(uint32_t key, uint32_t session,
+                                                    uint16_t scheme, uint8_t byte)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x15d);
+
+    xlv_put_u32_be(&w, key);
+    put_auth(&w, session, 0, NULL, 0);
+    xlv_put_u16_be(&w, 32);
+    for (unsigned i = 0; i < 32; i++)
+        xlv_put_u8(&w, byte);
+    xlv_put_u16_be(&w, scheme);
+    xlv_put_u16_be(&w, TPM2_ALG_SHA256);
+    xlv_put_u16_be(&w, 0x8024); /* no ticket: TPM_ST_HASHCHECK, TPM_RH_NULL */
+    xlv_put_u32_be(&w, TPM2_RH_NULL);
+    xlv_put_u16_be(&w, 0);
     cmd_end(&c, &w);
     return c;
 }
