@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * latency - how long a guest's TPM command takes: ours, swtpm, libtpms alone, and for what has to
- * be durable a bare pwrite and fdatasync of the same bytes to the same disk.
+ * latency - how long a guest's TPM command takes: ours, swtpm, libtpms alone, for what has to be
+ * durable a bare pwrite and fdatasync of the same bytes to the same disk, and the wire: two
+ * processes that wake each other with the same system calls as ours, and do nothing else.
  *
  *     latency [-n ROUNDS] [-c COMMAND] DIRECTORY     (on the disk that is to be measured)
  *
@@ -12,11 +13,14 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -41,18 +45,64 @@ static int fail(const char *what, const char *peer, int64_t r)
     return 1;
 }
 
+/* The wire: a byte to a process that sends it back. */
+static struct {
+    int to, from;
+    pid_t pid;
+} wire;
+
+static void wire_open(void)
+{
+    int a[2], b[2], null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    if (null < 0 || pipe2(a, O_CLOEXEC) || pipe2(b, O_CLOEXEC) || (wire.pid = fork()) < 0) {
+        perror("latency: the wire");
+        exit(1);
+    }
+    if (!wire.pid) {
+        struct pollfd in = { .fd = a[0], .events = POLLIN };
+        char events[64];
+
+        close(a[1]);
+        /* an event, the notification, and the unmasking of the channel */
+        while (poll(&in, 1, -1) == 1 && read(a[0], events, sizeof(events)) > 0)
+            if (write(b[1], "", 1) != 1 || write(null, "\0\0\0", 4) != 4)
+                break;
+        _exit(0);
+    }
+    close(a[0]);
+    close(b[1]);
+    close(null);
+    wire.to = a[1];
+    wire.from = b[0];
+}
+
+static void wire_close(void)
+{
+    close(wire.to);
+    waitpid(wire.pid, NULL, 0);
+    close(wire.from);
+}
+
+static int wire_trip(void)
+{
+    char events[64];
+
+    return write(wire.to, "", 1) == 1 && read(wire.from, events, sizeof(events)) > 0 ? 0 : -EIO;
+}
+
 static int measure(const struct bench_command *c, struct bench_peer *peers,
                    const struct bench_objects *objects, unsigned rounds, int disk,
                    size_t disk_length, struct json_object *out)
 {
-    struct bench_samples samples[PEERS] = { 0 }, bare = { 0 };
+    struct bench_samples samples[PEERS] = { 0 }, bare = { 0 }, trips = { 0 };
     struct json_object *o = json_object_new_object();
     static unsigned number;
     int rc = 0;
 
     for (unsigned round = 0; !rc && round < rounds + 4; round++)
-        for (unsigned turn = 0; !rc && turn <= PEERS; turn++) {
-            unsigned who = (round + turn) % (PEERS + 1);
+        for (unsigned turn = 0; !rc && turn < PEERS + 2; turn++) {
+            unsigned who = (round + turn) % (PEERS + 2);
 
             for (unsigned k = 0; !rc && k < TURN; k++) {
                 int64_t start = bench_ns(), r;
@@ -60,15 +110,18 @@ static int measure(const struct bench_command *c, struct bench_peer *peers,
                 number++;
                 if (who < PEERS)
                     r = c->run(&peers[who], &objects[who], number);
+                else if (who > PEERS)
+                    r = wire_trip();
                 else if (c->kind != BENCH_DURABLE)
                     continue;
                 else
                     r = bench_bare_write(disk, disk_length, number);
                 /* The first rounds warm up. */
                 if (r)
-                    rc = fail(c->name, who < PEERS ? names[who] : "disk", r);
+                    rc = fail(c->name, who < PEERS ? names[who] : who > PEERS ? "wire" : "disk", r);
                 else if (round >= 4)
-                    bench_add(who < PEERS ? &samples[who] : &bare, bench_ns() - start);
+                    bench_add(who < PEERS ? &samples[who] : who > PEERS ? &trips : &bare,
+                              bench_ns() - start);
             }
         }
     if (rc)
@@ -80,21 +133,24 @@ static int measure(const struct bench_command *c, struct bench_peer *peers,
                            json_object_new_double(us(&samples[0], 0.5) / us(&samples[1], 0.5)));
     json_object_object_add(o, "ours/libtpms",
                            json_object_new_double(us(&samples[0], 0.5) / us(&samples[2], 0.5)));
+    json_object_object_add(o, "wire", bench_figures(&trips, 1e3));
     if (bare.n) {
         json_object_object_add(o, "disk", bench_figures(&bare, 1e3));
         json_object_object_add(o, "disk bytes", json_object_new_int64((int64_t)disk_length));
         json_object_object_add(o, "ours/disk",
                                json_object_new_double(us(&samples[0], 0.5) / us(&bare, 0.5)));
     }
-    fprintf(stderr, "%-26s ours %8.1f  swtpm %8.1f  libtpms %8.1f  disk %8.1f us   "
+    fprintf(stderr, "%-26s ours %8.1f  swtpm %8.1f  libtpms %8.1f  disk %8.1f  "
+            "wire %5.1f us   "
             "ours/swtpm %.2f  p99 %.1f %.1f\n", c->name, us(&samples[0], 0.5),
             us(&samples[1], 0.5), us(&samples[2], 0.5), us(&bare, 0.5),
-            us(&samples[0], 0.5) / us(&samples[1], 0.5), us(&samples[0], 0.99),
+            us(&trips, 0.5), us(&samples[0], 0.5) / us(&samples[1], 0.5), us(&samples[0], 0.99),
             us(&samples[1], 0.99));
     json_object_array_add(out, o);
     for (unsigned i = 0; i < PEERS; i++)
         bench_free(&samples[i]);
     bench_free(&bare);
+    bench_free(&trips);
     return 0;
 }
 
@@ -184,11 +240,13 @@ int main(int argc, char **argv)
         perror(directory);
         return 1;
     }
+    wire_open();
     rc = all_of(false, directory, only, rounds, out);
     if (!rc)
         rc = all_of(true, directory, only, rounds, out);
     if (!rc)
         printf("%s\n", json_object_to_json_string_ext(out, JSON_C_TO_STRING_PRETTY));
+    wire_close();
     json_object_put(out);
     bench_remove(directory);
     return rc;
