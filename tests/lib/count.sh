@@ -13,7 +13,7 @@ passed=0
 failed=0
 skipped=0
 
-say() { printf '\n== %s\n' "$*"; }
+say() { printf '\n== %s (after %u s)\n' "$*" "$SECONDS"; }
 
 in_dir() { (cd "$1" && shift && "$@"); }
 
@@ -34,6 +34,9 @@ automake_tests() {
     local dir=$1 out
     shift
     out=$(mktemp)
+    # Without -j automake builds the test programs one by one; one that does not build fails below.
+    say "build the tests in $dir"
+    make -C "$dir" -k -j"$(nproc)" check TESTS= >/dev/null 2>&1
     say "make check in $dir"
     make -C "$dir" -k check "$@" 2>&1 | tee "$out"
     local status=${PIPESTATUS[0]} p f s
