@@ -8,7 +8,7 @@
 #   bench/instructions.sh            TAP: a test for each command
 #   bench/instructions.sh --record   writes what it counts into bench/instructions.expected
 #
-# Callgrind counts; the counts are those of one compiler, named in the first line.
+# Callgrind counts; the counts are those of one compiler, named in the second line.
 set -u
 source_dir=$(cd "${top_srcdir:-$(dirname "$0")/..}" && pwd)
 build=$(cd "${top_builddir:-.}" && pwd)
@@ -18,12 +18,13 @@ tolerance=10 # per cent
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+of=$(sed -n 2p "$expected")
 compiler=$("$build/bench/instructions" --compiler) || {
     echo "Bail out! no bench/instructions in $build: make check builds it"
     exit 1
 }
-if [ "${1-}" != --record ] && [ "$compiler" != "$(head -n 1 "$expected")" ]; then
-    echo "1..0 # SKIP the counts are those of $(head -n 1 "$expected"), this build is $compiler's"
+if [ "${1-}" != --record ] && [ "$compiler" != "$of" ]; then
+    echo "1..0 # SKIP the counts are those of $of, this build is $compiler's"
     exit 0
 fi
 
@@ -49,7 +50,7 @@ awk -v rounds=$rounds '
 ' out.* | LC_ALL=C sort >counts
 
 if [ "${1-}" = --record ]; then
-    { echo "$compiler" && cat counts; } >"$expected"
+    { echo '# SPDX-License-Identifier: GPL-2.0-or-later' && echo "$compiler" && cat counts; } >"$expected"
     cat "$expected"
     exit 0
 fi
@@ -64,5 +65,5 @@ while IFS=$'\t' read -r name count; do
         echo "not ok $number - $name: $found instructions of ours, expected $count"
         echo "# if that is as it should be: bench/instructions.sh --record, and say why in the commit"
     fi
-done < <(tail -n +2 "$expected")
+done < <(tail -n +3 "$expected")
 echo "1..$number"
