@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 without=$(git grep -L 'SPDX-License-Identifier' -- . ':!COPYING' ':!LICENSES' ':!.reuse' \
-    ':!tests/unit/golden' ':!tests/xen/guest/files/etc' ':!fuzz/corpus' ':!*.svg' ':!*.png' \
+    ':!tests/unit/golden' ':!tests/xen/guest/files/etc' ':!fuzz/corpus' ':!docs/bench/*.txt' ':!*.svg' ':!*.png' \
     ':!*.json' ':!debian/changelog' ':!debian/copyright' ':!debian/*.files' \
     ':!debian/*.symbols' ':!debian/po' ':!debian/source' ':!debian/*.templates' || true)
 if [ -n "$without" ]; then
