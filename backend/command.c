@@ -18,6 +18,7 @@
 /* 1.2 ordinals */
 #define TPM_ORD_EXTEND 0x14u
 #define TPM_ORD_PCR_READ 0x15u
+#define TPM_ORD_FORCE_CLEAR 0x5du
 #define TPM_ORD_PHYSICAL_ENABLE 0x6fu
 #define TPM_ORD_PHYSICAL_SET_DEACTIVATED 0x72u
 #define TPM_ORD_CREATE_EK 0x78u
@@ -27,6 +28,8 @@
 #define TSC_ORD_PHYSICAL_PRESENCE 0x4000000au
 
 /* 2.0 command codes */
+#define TPM_CC_CLEAR 0x126u
+#define TPM_CC_CLEAR_CONTROL 0x127u
 #define TPM_CC_STARTUP 0x144u
 #define TPM_CC_SHUTDOWN 0x145u
 #define TPM_CC_STIR_RANDOM 0x146u
@@ -43,6 +46,7 @@
 #define TPM_ALG_RSASSA 0x0014u
 #define TPM_ALG_RSAPSS 0x0016u
 #define TPM_ALG_ECDSA 0x0018u
+#define TPM_RH_PLATFORM 0x4000000cu
 
 #define TPM_FAIL 9u
 #define TPM_RC_BAD_TAG 0x01eu
@@ -198,6 +202,42 @@ int xlv_response_banks(const uint8_t *response, size_t length, unsigned *banks)
     return xlv_bytes_ok(&c) ? 0 : XLV_E_TPM;
 }
 
+/* An authorization area with the empty password. */
+static void put_no_password(struct xlv_bytes *c)
+{
+    xlv_put_u32_be(c, 9); /* authorizationSize */
+    xlv_put_u32_be(c, TPM_RS_PW);
+    xlv_put_u16_be(c, 0); /* nonce */
+    xlv_put_u8(c, 0);     /* sessionAttributes */
+    xlv_put_u16_be(c, 0); /* hmac */
+}
+
+size_t xlv_command_allow_clear(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_ST_SESSIONS, TPM_CC_CLEAR_CONTROL);
+
+    xlv_put_u32_be(&c, TPM_RH_PLATFORM);
+    put_no_password(&c);
+    xlv_put_u8(&c, 0); /* disable: NO */
+    return end(&c);
+}
+
+size_t xlv_command_clear(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_ST_SESSIONS, TPM_CC_CLEAR);
+
+    xlv_put_u32_be(&c, TPM_RH_PLATFORM);
+    put_no_password(&c);
+    return end(&c);
+}
+
+size_t xlv_command_force_clear(uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_FORCE_CLEAR);
+
+    return end(&c);
+}
+
 size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
                           const struct xlv_digests *digests, uint8_t *out)
 {
@@ -212,11 +252,7 @@ size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
     }
     c = begin(out, TPM_ST_SESSIONS, TPM_CC_PCR_EXTEND);
     xlv_put_u32_be(&c, pcr);
-    xlv_put_u32_be(&c, 9); /* authorizationSize */
-    xlv_put_u32_be(&c, TPM_RS_PW);
-    xlv_put_u16_be(&c, 0); /* nonce */
-    xlv_put_u8(&c, 0);     /* sessionAttributes */
-    xlv_put_u16_be(&c, 0); /* hmac: the empty password */
+    put_no_password(&c);
     for (unsigned i = 0; i < XLV_HASHES; i++)
         count += !!(digests->banks & XLV_BANK_OF(i));
     xlv_put_u32_be(&c, count);

@@ -67,6 +67,11 @@ int xlv_response_banks(const uint8_t *response, size_t length, unsigned *banks);
 size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
                           const struct xlv_digests *digests, uint8_t *out);
 
+/* What the platform does with its empty password: TPM2_ClearControl(NO), TPM2_Clear. */
+size_t xlv_command_allow_clear(uint8_t *out);
+size_t xlv_command_clear(uint8_t *out);
+size_t xlv_command_force_clear(uint8_t *out); /* 1.2 */
+
 /* 1.2: TSC_PhysicalPresence with the given bits (TPM_PHYSICAL_PRESENCE). */
 #define XLV_PRESENCE_LOCK 0x0004u
 #define XLV_PRESENCE_PRESENT 0x0008u

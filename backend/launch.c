@@ -23,7 +23,7 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
     serve = m->mode == XLV_LAUNCH_SERVE;
     keep = m->mode == XLV_LAUNCH_KEEP;
     make = m->mode == XLV_LAUNCH_MANUFACTURE;
-    try = m->mode == XLV_LAUNCH_TRY;
+    try = m->mode == XLV_LAUNCH_TRY || m->mode == XLV_LAUNCH_CLEAR;
     if ((!serve && !keep && !make && !try) ||
         (make && (!m->banks || (m->banks & ~XLV_BANKS_ALL))) ||
         (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||

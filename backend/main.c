@@ -29,6 +29,7 @@
 #include <openssl/crypto.h>
 
 #include "backend/cancel.h"
+#include "backend/clear.h"
 #include "backend/engine.h"
 #include "backend/journal.h"
 #include "backend/launch.h"
@@ -272,25 +273,26 @@ static int manufacture(struct backend *b, struct xlv_error *e)
     return r;
 }
 
-/* --- trying -------------------------------------------------------------- */
+/* --- states of nobody -------------------------------------------------------------- */
 
 /* From here on the state may be anybody's: it is looked at in the sandbox only. */
-static int try(struct backend *b, struct xlv_error *e)
+static int work_on_state(struct backend *b, struct xlv_error *e)
 {
-    uint8_t *state = NULL, *tried = NULL;
-    size_t length = 0, tried_length = 0;
+    enum xlv_tpm_version version = (enum xlv_tpm_version)b->launch.tpm_version;
+    uint8_t *state = NULL, *after = NULL;
+    size_t length = 0, after_length = 0;
     uint64_t generation;
     int r = enter_sandbox(b, e);
 
     if (!r)
         r = xlv_store_load(b->store, &state, &length, &generation, e);
     if (!r)
-        r = xlv_try((enum xlv_tpm_version)b->launch.tpm_version, state, length, &tried,
-                    &tried_length, e);
+        r = (b->launch.mode == XLV_LAUNCH_CLEAR ? xlv_clear : xlv_try)(
+            version, state, length, &after, &after_length, e);
     if (!r)
-        r = xlv_store_commit(b->store, tried, tried_length, &generation, e);
+        r = xlv_store_commit(b->store, after, after_length, &generation, e);
     xlv_engine_wipe(state, length);
-    xlv_engine_wipe(tried, tried_length);
+    xlv_engine_wipe(after, after_length);
     if (!r)
         tell_simple(b, XLV_MSG_READY);
     return r;
@@ -569,8 +571,9 @@ int main(void)
         xlv_log_set_subject(&subject);
         r = serving                              ? run(&b, &e)
             : b.launch.mode == XLV_LAUNCH_KEEP ? keep(&b, &e)
-            : b.launch.mode == XLV_LAUNCH_TRY  ? try(&b, &e)
-                                               : manufacture(&b, &e);
+            : b.launch.mode == XLV_LAUNCH_TRY || b.launch.mode == XLV_LAUNCH_CLEAR
+                ? work_on_state(&b, &e)
+                : manufacture(&b, &e);
     }
     if (r)
         tell_failed(&b, r, &e);

@@ -96,6 +96,7 @@ enum xlv_launch_mode {
     XLV_LAUNCH_TRY = 4,         /* does this state make a TPM that starts? The slots are in memory
                                    and nobody's; the state is committed again as libtpms of now
                                    writes it. From xl-vtpm, not from the daemon */
+    XLV_LAUNCH_CLEAR = 5,       /* the same, with the state cleared of its owner (clear.h) */
 };
 
 /* Whose boot is it, where the journal does not know the domain yet? */

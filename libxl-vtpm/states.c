@@ -18,6 +18,7 @@
 #include "backend/store.h"
 #include "common/bytes.h"
 #include "common/fd.h"
+#include "libxl-vtpm/task.h"
 
 /* A read meets a commit: the next one rarely does. A damaged state stays so. */
 #define TRIES 50
@@ -198,13 +199,43 @@ int xlv_states_adopt(struct xlv_states *s, const struct xlv_uuid *uuid,
     return xlv_registry_adopt(s->registry, uuid, version, label, fill, &c, instance, e);
 }
 
+/* Its store, opened and locked; *instance is as it is under the lock. create: also where there is
+ * none yet. What a journal knows of it is gone: until a commit its TPM goes on as after a power
+ * cut. */
+static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool create,
+                      struct xlv_instance *instance, int slots[2], struct xlv_error *e)
+{
+    int dirfd XLV_CLOSE = -1;
+    char path[PATH_MAX];
+    int rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
+
+    if (!rc && create)
+        rc = xlv_store_create(dirfd, e);
+    if (!rc)
+        rc = xlv_store_open(dirfd, slots, e);
+    if (!rc)
+        rc = lock(instance, slots[0], e);
+    if (!rc)
+        rc = xlv_registry_get(s->registry, uuid, instance, e);
+    if (!rc)
+        rc = refuse_elsewhere(instance, e);
+    if (!rc && instance->deleted_s)
+        rc = xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is deleted: xl-vtpm undelete it "
+                      "first", instance->number);
+    if (rc)
+        return rc;
+    snprintf(path, sizeof(path), "%s/journal/%" PRIu64, s->settings->run_dir, instance->number);
+    if (unlink(path) && errno != ENOENT)
+        return xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path, strerror(errno));
+    return 0;
+}
+
 int xlv_states_replace(struct xlv_states *s, const struct xlv_uuid *uuid,
                        enum xlv_tpm_version version, const uint8_t *data, size_t length,
                        struct xlv_instance *instance, struct xlv_error *e)
 {
     const struct commit c = { .states = s, .data = data, .length = length };
-    int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 };
-    char path[PATH_MAX];
+    int slots[2] = { -1, -1 };
     int rc = xlv_registry_get(s->registry, uuid, instance, e);
 
     if (!rc && instance->tpm_version != version)
@@ -212,32 +243,43 @@ int xlv_states_replace(struct xlv_states *s, const struct xlv_uuid *uuid,
                       "TPM %s: give it a uuid of its own", instance->number,
                       xlv_tpm_version_name(instance->tpm_version), xlv_tpm_version_name(version));
     if (!rc)
-        rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
-    if (!rc)
-        rc = xlv_store_create(dirfd, e);
-    if (!rc)
-        rc = xlv_store_open(dirfd, slots, e);
-    if (!rc)
-        rc = lock(instance, slots[0], e);
-    /* with the lock held: what is read now stands still */
-    if (!rc)
-        rc = xlv_registry_get(s->registry, uuid, instance, e);
-    if (!rc)
-        rc = refuse_elsewhere(instance, e);
-    if (!rc) {
-        /* without it the old TPM goes on as after a power cut, until the commit */
-        snprintf(path, sizeof(path), "%s/journal/%" PRIu64, s->settings->run_dir,
-                 instance->number);
-        if (unlink(path) && errno != ENOENT)
-            rc = xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path,
-                          strerror(errno));
-    }
+        rc = take_store(s, uuid, true, instance, slots, e);
     if (!rc)
         rc = commit(s, uuid, slots, &c, e);
     if (!rc)
         rc = xlv_registry_replaced(s->registry, instance->number, e);
     if (!rc)
         rc = xlv_registry_get(s->registry, uuid, instance, e);
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    return rc;
+}
+
+int xlv_states_clear(struct xlv_states *s, const struct xlv_uuid *uuid,
+                     struct xlv_instance *instance, struct xlv_error *e)
+{
+    struct commit c = { .states = s };
+    int slots[2] = { -1, -1 };
+    uint8_t *old = NULL, *cleared = NULL;
+    size_t length = 0;
+    int rc = xlv_registry_get(s->registry, uuid, instance, e);
+
+    if (!rc && instance->suspended.at_s)
+        rc = xlv_fail(e, XLV_E_REFUSED, "a domain that was saved goes on with instance %" PRIu64
+                      ": restore it first, or let the next one be reset (xl-vtpm accept --reset) "
+                      "and boot", instance->number);
+    if (!rc)
+        rc = take_store(s, uuid, false, instance, slots, e);
+    if (!rc)
+        rc = xlv_states_read(s, instance, &old, &length, e);
+    if (!rc)
+        rc = xlv_task(s->settings, XLV_LAUNCH_CLEAR, instance->tpm_version, old, length, &cleared,
+                      &c.length, e);
+    c.data = cleared;
+    if (!rc)
+        rc = commit(s, uuid, slots, &c, e);
+    xlv_wipe(old, length);
+    xlv_wipe(cleared, c.length);
     xlv_close(&slots[0]);
     xlv_close(&slots[1]);
     return rc;

@@ -51,4 +51,11 @@ int xlv_states_replace(struct xlv_states *states, const struct xlv_uuid *uuid,
                        enum xlv_tpm_version version, const uint8_t *data, size_t length,
                        struct xlv_instance *instance, struct xlv_error *e);
 
+/*
+ * Clears the instance's TPM of its owner (backend/clear.h), in one commit. XLV_E_IN_USE;
+ * XLV_E_REFUSED: another host has it, it is deleted, or a suspended domain goes on with it.
+ */
+int xlv_states_clear(struct xlv_states *states, const struct xlv_uuid *uuid,
+                     struct xlv_instance *instance, struct xlv_error *e);
+
 #endif

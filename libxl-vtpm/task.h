@@ -16,7 +16,7 @@
 #include "libxl-vtpm/settings.h"
 
 /*
- * mode: TRY. in: a container, at most
+ * mode: TRY or CLEAR. in: a container, at most
  * XLV_PERMANENT_MAX. *out is the caller's (xlv_wipe()). What the backend says of the state is returned as it
  * is, with its sentence; -ETIMEDOUT: it was ended after a minute; -EIO: it died.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* xl-vtpm: TPMs out of and into files: export, import. */
+/* xl-vtpm: whole states of TPMs: export, import, clear. */
 #include "config.h"
 
 #include "libxl-vtpm/xl-vtpm.h"
@@ -413,5 +413,36 @@ int run_import(struct run *run, struct json_object **result)
     if (!rc && !run->json)
         puts(text_of(*result, "uuid", "?"));
     xlv_archive_deinit(&a);
+    return rc;
+}
+
+/*
+ * clear
+ */
+
+int run_clear(struct run *run, struct json_object **result)
+{
+    struct xlv_states states = { .registry = NULL };
+    struct xlv_instance instance;
+    struct xlv_uuid uuid;
+    char question[XLV_TEXT_MAX];
+    int rc = look_up(run, run->args[0], result, &uuid);
+
+    if (!rc)
+        rc = refuse_if_served(run, &uuid);
+    if (rc)
+        return rc;
+    snprintf(question, sizeof(question), "The TPM of instance %s (%s) is cleared: owner, passwords, "
+             "keys and what is sealed to them are gone for ever. Its endorsement key stays.",
+             text_of(*result, "number", "?"), text_of(*result, "uuid", "?"));
+    rc = confirm(run, question);
+    if (!rc)
+        rc = xlv_states_init(&states, run->settings, false, &run->e);
+    if (!rc)
+        rc = xlv_states_clear(&states, &uuid, &instance, &run->e);
+    xlv_states_deinit(&states);
+    if (!rc && !run->json)
+        printf("instance %s, uuid %s: its TPM has no owner now\n", text_of(*result, "number", "?"),
+               text_of(*result, "uuid", "?"));
     return rc;
 }

@@ -62,6 +62,8 @@ static const struct command {
       "[--passphrase-file FILE | --swtpm-key KEY] [--tpm-version 1.2|2.0] [--label TEXT] "
       "[--replace] FILE [UUID]",
       "an instance from such a file; prints its uuid" },
+    { "clear", 1, 1, ANY, "yes", run_clear, "[--yes] UUID|NUMBER",
+      "a TPM without its owner and lockout; its endorsement key stays" },
     { "check", 1, 1, ANY, "", run_check, "FILE",
       "what each vtpm entry of a domain's configuration will get" },
     { "status", 0, 0, DAEMON, "", run_status, "", "how the daemon is" },

@@ -108,6 +108,7 @@ int run_ek_cert(struct run *run, struct json_object **result);
 /* xl-vtpm-transfer.c */
 int run_export(struct run *run, struct json_object **result);
 int run_import(struct run *run, struct json_object **result);
+int run_clear(struct run *run, struct json_object **result);
 
 /* xl-vtpm-host.c */
 int run_check(struct run *run, struct json_object **result);

@@ -237,6 +237,43 @@ run import --replace --passphrase-file "$dir/pass" "$dir/archive"
 ok "nor replaced" code 4
 sql "UPDATE instance SET handover='' WHERE uuid='$uuid'"
 
+run delete --yes "$uuid"
+run import --replace --passphrase-file "$dir/pass" "$dir/archive"
+ok "nor is one that is deleted" code 4
+ok "which stays so until it is undeleted" has "$err" "xl-vtpm undelete"
+run undelete "$uuid"
+
+# --- cleared ---
+before=$(instance 2.0 "$uuid" tell)
+run clear "$uuid"
+ok "a clear is asked for" is "$code" 4
+sql "UPDATE instance SET suspended=5 WHERE uuid='$uuid'"
+run clear --yes "$uuid"
+ok "not under a domain that was saved" has "$err" "restore it first"
+sql "UPDATE instance SET suspended=0 WHERE uuid='$uuid'"
+hold "$dir/state/instances/$(number "$uuid")" "$uuid" "$dir/state/master.key"
+run clear --yes "$uuid"
+ok "not while it is in use" has "$err" "in use"
+let_go
+ok "so far it is as it was" same "$(instance 2.0 "$uuid" tell)" "$before"
+run clear --yes "$uuid"
+ok "a TPM 2.0 is cleared" code 0
+instance 2.0 "$uuid" tell >"$dir/out" 2>"$dir/err"
+ok "what its owner defined is gone" has "$(cat "$dir/err")" "0x18b" # TPM_RC_HANDLE
+instance 2.0 "$uuid" make >"$dir/out" 2>"$dir/err"
+after=$(instance 2.0 "$uuid" tell)
+ok "its endorsement hierarchy is the same" same "$(grep endorsement <<<"$after")" \
+    "$(grep endorsement <<<"$before")"
+ok "that of its owner another" test "$(grep owner <<<"$after")" != "$(grep owner <<<"$before")"
+run import "$dir/a8/tpm-00.permall"
+old=$out
+before=$(instance 1.2 "$old" tell)
+run clear --yes "$old"
+ok "a TPM 1.2 is cleared" code 0
+# TPM_ForceClear ends allowMaintenance, the sixth flag; the first five are what counts
+ok "it has its EK, and is enabled and active" same "$(instance 1.2 "$old" tell | sed '/^flags/s/....$//')" \
+    "$(sed '/^flags/s/....$//' <<<"$before")"
+
 # --- killed at each system call that changes something ---
 fresh() { rm -rf "$dir/state"; mkdir -p "$dir/run/journal"; }
 fresh
