@@ -50,7 +50,7 @@ awk -v rounds=$rounds '
 ' out.* | LC_ALL=C sort >counts
 
 if [ "${1-}" = --record ]; then
-    { echo '# SPDX-License-Identifier: GPL-2.0-or-later' && echo "$compiler" && cat counts; } >"$expected"
+    { sed -n 2p "$source_dir/bench/instructions.sh" && echo "$compiler" && cat counts; } >"$expected"
     cat "$expected"
     exit 0
 fi
