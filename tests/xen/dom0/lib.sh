@@ -328,6 +328,15 @@ alarming='fail|error|corrupt|damage|cannot|can.t|unable|warn|invalid|missing|no 
 # guest_tpm NAME - until its device is there
 guest_tpm() { guest_run -t 70 "$1" 'wait-tpm 60'; }
 
+# After a restore the guest's device has another number (after a checkpoint it has not). Its
+# tools take the first.
+reconnect() { # NAME
+    wait_for 60 guest_tty "$1"
+    guest_run -t 60 "$1" 'with-tpm 0 true
+        tpm=$(ls /sys/bus/xen/devices/vtpm-0/tpm)
+        [ "$tpm" = tpm0 ] || ln -sf "$tpm" /dev/tpm0'
+}
+
 # pcr NAME N - the SHA-256 value, hex
 pcr() {
     guest_run -t 60 "$1" "tpm2_pcrread sha256:$2" | sed -n 's/^ *[0-9]* *: *0x\([0-9A-F]*\)$/\1/p'

@@ -9,14 +9,6 @@ mkdir -p "$files"
 # in memory, which is quick, and gone with this dom0
 mount -t tmpfs -o size=600m tmpfs "$files"
 
-# After a restore the guest's device has another number (after a checkpoint it has not). Its
-# tools take the first.
-reconnect() { # NAME
-    wait_for 60 guest_tty "$1"
-    guest_run -t 60 "$1" 'with-tpm 0 true
-        tpm=$(ls /sys/bus/xen/devices/vtpm-0/tpm)
-        [ "$tpm" = tpm0 ] || ln -sf "$tpm" /dev/tpm0'
-}
 save() { # NAME FILE [OPTION…]
     local name=$1 file=$2
     shift 2
