@@ -82,6 +82,8 @@ struct control {
     _Atomic uint64_t exchange; /* as `current` */
 };
 _Static_assert(sizeof(struct control) <= CONTROL_SIZE, "one page");
+_Static_assert(sizeof(struct control) <= XLV_STATISTICS_OFFSET, "in front of what is counted");
+_Static_assert(XLV_STATISTICS_OFFSET + sizeof(struct xlv_statistics) <= CONTROL_SIZE, "one page");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "the control words must be single stores");
 
 struct xlv_journal {
@@ -521,6 +523,15 @@ uint64_t xlv_journal_marked(const struct xlv_journal *journal)
     if (!atomic_load_explicit(&journal->control->current, memory_order_acquire))
         return 0;
     return atomic_load_explicit(&journal->control->marked, memory_order_acquire);
+}
+
+struct xlv_statistics *xlv_journal_statistics(struct xlv_journal *journal)
+{
+    struct xlv_statistics *s = (void *)(journal->map + XLV_STATISTICS_OFFSET);
+
+    if (s->magic != XLV_STATISTICS_MAGIC)
+        *s = (struct xlv_statistics){ .magic = XLV_STATISTICS_MAGIC };
+    return s;
 }
 
 int xlv_journal_clear(struct xlv_journal *journal, struct xlv_error *e)

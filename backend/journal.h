@@ -39,6 +39,7 @@
 #include "common/error.h"
 #include "common/uuid.h"
 #include "include/launch.h"
+#include "include/statistics.h"
 
 struct xlv_ring_id {
     uint32_t domid, devid, ring_ref, event_channel;
@@ -103,7 +104,10 @@ uint32_t xlv_journal_begin(struct xlv_journal *journal, uint64_t sequence);
 void xlv_journal_mark(struct xlv_journal *journal, uint64_t sequence);
 uint64_t xlv_journal_marked(const struct xlv_journal *journal);
 
-/* Forgets everything (a new boot of the domain begins). */
+/* What was counted, in the file; forgotten by nobody but whoever removes that. */
+struct xlv_statistics *xlv_journal_statistics(struct xlv_journal *journal);
+
+/* Forgets everything else (a new boot of the domain begins). */
 int xlv_journal_clear(struct xlv_journal *journal, struct xlv_error *e);
 
 #endif

@@ -69,6 +69,9 @@ struct xlv_session {
 
     struct leftover leftover;
 
+    struct xlv_statistics *statistics;
+    uint64_t found_ns, found_commits; /* when the command at hand was found; commits by then */
+
     struct state kept; /* the volatile state that was kept with the permanent one */
     uint32_t kept_domid;
 };
@@ -247,9 +250,11 @@ static int commit(struct xlv_session *s, const struct state *permanent, struct x
             s->failed = 0;
             s->owed = false;
             s->commits++;
+            s->statistics->commits++;
             return 0;
         }
         s->failed++;
+        s->statistics->failed_commits++;
         if (xlv_ratelimit_pass(&limit))
             xlv_log(XLV_LOG_ERROR, "a commit of the permanent state failed (try %u of %u): %s",
                     i + 1, XLV_COMMIT_TRIES, why.text[0] ? why.text : xlv_strerror(r));
@@ -632,6 +637,7 @@ int xlv_session_new(struct xlv_session **out, const struct xlv_session_config *c
     if (!s)
         return -ENOMEM;
     s->c = *config;
+    s->statistics = xlv_journal_statistics(config->journal);
     s->page = xlv_port_page(config->port);
     s->first_look = true;
     r = load_store(s, e);
@@ -654,6 +660,7 @@ out:
         xlv_session_free(s);
         return r;
     }
+    s->statistics->processes++;
     *out = s;
     return 0;
 }
@@ -744,6 +751,43 @@ static bool is_leftover(struct xlv_session *s)
     return true;
 }
 
+/* --- counting ------------------------------------------------------------- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void count_latency(struct xlv_latency *l, uint64_t ns)
+{
+    static const uint32_t bounds_us[XLV_LATENCY_BUCKETS - 1] = XLV_LATENCY_BOUNDS_US;
+    unsigned i = 0;
+
+    while (i < XLV_LATENCY_BUCKETS - 1 && ns > bounds_us[i] * UINT64_C(1000))
+        i++;
+    l->buckets[i]++;
+    l->sum_ns += ns;
+}
+
+/* The command at hand is answered. */
+static void count(struct xlv_session *s)
+{
+    struct xlv_statistics *n = s->statistics;
+    uint64_t ns = now_ns() - s->found_ns;
+
+    n->commands++;
+    if (s->outcome == XLV_JOURNAL_IDLE)
+        n->cancelled++;
+    else if (xlv_response_code(s->response, s->response_length))
+        n->failed++;
+    count_latency(&n->all, ns);
+    if (s->commits != s->found_commits)
+        count_latency(&n->durable, ns);
+}
+
 static int inspect(struct xlv_session *s)
 {
     bool first = s->first_look, ours = false;
@@ -762,6 +806,8 @@ static int inspect(struct xlv_session *s)
         return 0;
     }
     if (s->snapshot.state == XLV_RING_SUBMIT) {
+        s->found_ns = now_ns();
+        s->found_commits = s->commits;
         s->step = XLV_STEP_BEGIN;
         return 0;
     }
@@ -972,6 +1018,9 @@ int xlv_session_step(struct xlv_session *s, struct xlv_error *e)
     case XLV_STEP_FINISH:
         xlv_ring_set_state(s->page, s->outcome == XLV_JOURNAL_IDLE ? XLV_RING_IDLE
                                                                    : XLV_RING_FINISH);
+        if (s->found_ns)
+            count(s);
+        s->found_ns = 0;
         s->step = XLV_STEP_NOTIFY;
         return 0;
     case XLV_STEP_NOTIFY:
@@ -1041,6 +1090,7 @@ int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *
     if (!s)
         return -ENOMEM;
     s->c = *config;
+    s->statistics = xlv_journal_statistics(config->journal);
     r = load_store(s, e);
     if (r || s->owed)
         goto out;

@@ -2,8 +2,8 @@
 /*
  * The control socket of xl-vtpmd: <run-dir>/control.sock, SOCK_SEQPACKET,
  * mode 0600, peers checked by SO_PEERCRED; with control-group mode 0660, and its
- * members (SO_PEERGROUPS) get "refused" for what is not list, show, ek-cert, check
- * or status.
+ * members (SO_PEERGROUPS) get "refused" for what is not list, show, stats, ek-cert,
+ * check or status.
  *
  * A message is one JSON object in UTF-8, at most XLV_CONTROL_REQUEST_MAX bytes
  * towards the daemon and XLV_CONTROL_MESSAGE_MAX from it. The kernel bounds a
@@ -28,6 +28,7 @@
  *     list   {deleted?}       array of instances, see "instance"; deleted true: of those that are
  *                             deleted, else of the others
  *     show   {uuid|number}    instance
+ *     stats  {uuid|number?}   array of statistics, of one instance or of those not deleted
  *     ek-cert {uuid|number}   instance, with keys and certificates (PEM) in "endorsement"
  *     create {uuid?, tpm_version?, label?}         instance
  *     bind   {domain, devid?, uuid|number}         instance
@@ -59,6 +60,10 @@
  *            device: null | {domid, devid, state, pid, generation, commands,
  *                            commits, recovered, attached},
  *            last_refusal: null | {time, domid, devid, reason}}
+ * statistics: {number, uuid, domain: last_domain, tpm_version, processes, commands, failed, cancelled,
+ *              commits, failed_commits, latency, durable_latency} (statistics.h; all 0 where nothing
+ *              was counted); latency: {sum_seconds, buckets: [{le: seconds | null, count}]}, count
+ *              with those below, le null in the last, which so has all
  * show has also endorsement: [{kind, key_fingerprint?, serial?, certificate_fingerprint?}], what
  * was noted when its TPM was made; ek-cert there public_key? and certificate?. kind: "rsa2048",
  * "p384", "p256" or "platform"; fingerprints are SHA-256 of the DER in hex.

@@ -5,12 +5,19 @@
 #include "libxl-vtpm/calls.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <json-c/json.h>
 
+#include "common/fd.h"
+#include "include/statistics.h"
 #include "libxl-vtpm/control.h"
 #include "libxl-vtpm/endorsement.h"
 
@@ -272,6 +279,115 @@ static int call_list(const struct xlv_calls *c, struct json_object *request,
         return no_memory(e);
     if (c->registry)
         rc = xlv_registry_each(c->registry, list_one, &list, e);
+    if (rc)
+        json_object_put(list.array);
+    else
+        *result = list.array;
+    return rc;
+}
+
+/*
+ * What backends count. Of a file that a backend writes to only numbers are taken.
+ */
+
+static struct json_object *latency_json(const struct xlv_latency *l)
+{
+    static const uint32_t bounds_us[XLV_LATENCY_BUCKETS - 1] = XLV_LATENCY_BOUNDS_US;
+    struct json_object *json = json_object_new_object(), *buckets = json_object_new_array();
+    bool good = json && buckets &&
+                add(json, "sum_seconds", json_object_new_double((double)l->sum_ns / 1e9));
+    uint64_t count = 0;
+
+    for (unsigned i = 0; good && i < XLV_LATENCY_BUCKETS; i++) {
+        struct json_object *bucket = json_object_new_object();
+
+        count += l->buckets[i];
+        good = bucket &&
+               add_or_null(bucket, "le", i < XLV_LATENCY_BUCKETS - 1
+                                             ? json_object_new_double(bounds_us[i] / 1e6) : NULL) &&
+               add(bucket, "count", json_object_new_uint64(count));
+        if (!good || json_object_array_add(buckets, bucket)) {
+            json_object_put(bucket);
+            good = false;
+        }
+    }
+    if (good && add(json, "buckets", buckets))
+        return json;
+    if (!good)
+        json_object_put(buckets);
+    json_object_put(json);
+    return NULL;
+}
+
+/* Zeros where there is no journal, or none that counts. */
+static int read_statistics(const struct xlv_calls *c, const struct xlv_instance *i,
+                           struct xlv_statistics *s, struct xlv_error *e)
+{
+    char path[PATH_MAX];
+    int fd XLV_CLOSE = -1;
+    ssize_t n;
+
+    snprintf(path, sizeof(path), "%s/journal/%" PRIu64, c->settings->run_dir, i->number);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno != ENOENT)
+        return xlv_fail(e, -errno, "cannot read what was counted of instance %" PRIu64 ", in %s: %s",
+                        i->number, path, strerror(errno));
+    n = fd < 0 ? 0 : pread(fd, s, sizeof(*s), XLV_STATISTICS_OFFSET);
+    if (n != (ssize_t)sizeof(*s) || s->magic != XLV_STATISTICS_MAGIC)
+        memset(s, 0, sizeof(*s));
+    return 0;
+}
+
+static int stats_one(const struct xlv_instance *i, void *opaque)
+{
+    struct list *list = opaque;
+    struct json_object *json;
+    struct xlv_statistics s;
+    char uuid[XLV_UUID_TEXT];
+    int rc;
+
+    if (i->deleted_s && !list->deleted)
+        return 0;
+    rc = read_statistics(list->calls, i, &s, list->e);
+    if (rc)
+        return rc;
+    json = json_object_new_object();
+    if (json && add(json, "number", json_object_new_int64((int64_t)i->number)) &&
+        add(json, "uuid", json_object_new_string(xlv_uuid_format(&i->uuid, uuid))) &&
+        add(json, "domain", xlv_json_text(i->last_domain_name)) &&
+        add(json, "tpm_version", json_object_new_string(xlv_tpm_version_name(i->tpm_version))) &&
+        add(json, "processes", json_object_new_uint64(s.processes)) &&
+        add(json, "commands", json_object_new_uint64(s.commands)) &&
+        add(json, "failed", json_object_new_uint64(s.failed)) &&
+        add(json, "cancelled", json_object_new_uint64(s.cancelled)) &&
+        add(json, "commits", json_object_new_uint64(s.commits)) &&
+        add(json, "failed_commits", json_object_new_uint64(s.failed_commits)) &&
+        add(json, "latency", latency_json(&s.all)) &&
+        add(json, "durable_latency", latency_json(&s.durable)) &&
+        json_object_array_add(list->array, json) == 0)
+        return 0;
+    json_object_put(json);
+    return no_memory(list->e);
+}
+
+static int call_stats(const struct xlv_calls *c, struct json_object *request,
+                      struct json_object **result, struct xlv_error *e)
+{
+    struct list list = { .calls = c, .e = e, .array = json_object_new_array() };
+    struct xlv_instance instance;
+    int rc = 0;
+
+    if (!list.array)
+        return no_memory(e);
+    if (json_object_object_get_ex(request, "uuid", NULL) ||
+        json_object_object_get_ex(request, "number", NULL)) {
+        list.deleted = true;
+        rc = get_instance(c, request, &instance, e);
+        if (!rc)
+            rc = stats_one(&instance, &list);
+    } else if (c->registry) {
+        rc = xlv_registry_each(c->registry, stats_one, &list, e);
+    }
     if (rc)
         json_object_put(list.array);
     else
@@ -649,7 +765,7 @@ static const struct {
     { "status", call_status }, { "release", call_release }, { "accept", call_accept },
     { "ek-cert", call_ek_cert },
     { "label", call_label },   { "delete", call_delete }, { "undelete", call_undelete },
-    { "purge", call_purge },
+    { "purge", call_purge },   { "stats", call_stats },
     { "measure", call_measure },
 };
 

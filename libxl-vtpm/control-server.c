@@ -152,7 +152,8 @@ static bool shows_figures(struct json_object *request)
 
 static bool changes_nothing(struct json_object *request)
 {
-    static const char *const looking[] = { "list", "show", "check", "status", "ek-cert" };
+    static const char *const looking[] = { "list", "show", "stats", "check", "status",
+                                           "ek-cert" };
 
     for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++)
         if (is_call(request, looking[i]))

@@ -27,6 +27,8 @@ static const struct command {
 } commands[] = {
     { "list", 0, 0, ANY, "deleted", run_list, "[--deleted]", "the instances of this host" },
     { "show", 1, 1, ANY, "", run_show, "UUID|NUMBER", "one instance in full" },
+    { "stats", 0, 1, ANY, "prometheus", run_stats, "[--prometheus] [UUID|NUMBER]",
+      "what was counted: commands, commits, how long they took" },
     { "create", 0, 1, ANY, "tpm-version label", run_create,
       "[--tpm-version 1.2|2.0] [--label TEXT] [UUID]",
       "an instance ahead of its first use; prints its uuid" },
@@ -105,6 +107,7 @@ static const struct option_entry {
     TEXT("passphrase-file", 0, passphrase_file, NULL),
     FLAG("replace", 0, replace, NULL),
     FLAG("deleted", 0, deleted, NULL),
+    FLAG("prometheus", 0, prometheus, NULL),
     FLAG("expired", 0, expired, NULL),
     FLAG("on", 0, on, NULL),
     FLAG("off", 0, off, NULL),

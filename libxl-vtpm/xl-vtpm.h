@@ -40,6 +40,7 @@ enum exit_code {
 struct run {
     bool json, verbose, offline, help, version;
     bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired, on, off, as_set;
+    bool prometheus;
     const char *config, *tpm_version, *label, *devid, *use_slot, *key, *swtpm_key;
     const char *passphrase_file, *kernel, *ramdisk, *cmdline;
     char **args; /* behind the command's name */
@@ -109,6 +110,9 @@ int run_ek_cert(struct run *run, struct json_object **result);
 int run_export(struct run *run, struct json_object **result);
 int run_import(struct run *run, struct json_object **result);
 int run_clear(struct run *run, struct json_object **result);
+
+/* xl-vtpm-stats.c */
+int run_stats(struct run *run, struct json_object **result);
 
 /* xl-vtpm-host.c */
 int run_check(struct run *run, struct json_object **result);

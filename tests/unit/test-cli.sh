@@ -81,6 +81,56 @@ run unbind --devid 2 web
 ok "unbind" code 0
 run unbind --devid 2 web
 ok "unbinding twice is noticed" code 3
+
+# --- statistics: a journal's first page, as include/statistics.h has it ---
+u64() { # NUMBER... - little endian
+    local v
+    for v; do
+        for _ in 1 2 3 4 5 6 7 8; do
+            printf %b "\\x$(printf %02x $((v & 255)))"
+            v=$((v >> 8))
+        done
+    done
+}
+zeros() { head -c $(($1 * 8)) /dev/zero; }
+run stats
+ok "without a journal nothing was counted" is "$(awk '$1 == 1 { print $4, $5, $6 }' "$dir/out")" "0 0 0"
+mkdir -p "$dir/run/journal"
+{
+    zeros 128
+    printf 'XLVTPMS\1'
+    u64 3 100 7 1 12 2 # processes, commands, failed, cancelled, commits, failed commits
+    u64 2500000000 0 60 39 && zeros 16 && u64 1 # 60 up to 20 us, 39 up to 50, 1 above 10 s
+    u64 1200000 && zeros 5 && u64 12 && zeros 14
+} >"$dir/run/journal/1"
+sql() { sqlite3 "$dir/state/vtpm.db" "$1"; }
+sql "UPDATE instance SET last_domain_name='we\"b\\\\' WHERE number=1"
+run stats 1
+ok "what was counted, for people" has "$(tail -n 1 "$dir/out" | tr -s ' ')" \
+    '100 7 12 20 us 50 us 500 us 3'
+run stats 2
+ok "of one instance" is "$(tail -n +2 "$dir/out" | awk '{ print $1, $3 }')" "2 -"
+run --json stats 1
+ok "as JSON" is "$(field '.[0] | "\(.commands) \(.failed) \(.cancelled) \(.commits) \(.failed_commits)"')" \
+    "100 7 1 12 2"
+ok "with latencies, each bucket with those below" is \
+    "$(field '.[0].latency | "\(.sum_seconds) \([.buckets[].count] | unique) \(.buckets[-1])"')" \
+    '2.5 [0,60,99,100] {"le":null,"count":100}'
+run stats --prometheus
+ok "for Prometheus: a counter, its label quoted" has "$out" \
+    "xl_vtpm_commands_total{instance=\"1\",uuid=\"$U\",domain=\"we\\\"b\\\\\\\\\"} 100"
+ok "a bucket" has "$out" ',le="2e-05"} 60'
+ok "the last one" has "$out" ',le="+Inf"} 100'
+ok "the sum" grep -qx 'xl_vtpm_durable_command_seconds_sum{instance="1".*} 0.0012' "$dir/out"
+ok "each series has its type before it" is "$(grep -c '^# TYPE' "$dir/out")" 8
+run stats --prometheus --json
+ok "not both formats" code 5
+truncate -s 1100 "$dir/run/journal/1"
+run stats 1
+ok "a journal that is cut short counts nothing" is "$(awk '$1 == 1 { print $4 }' "$dir/out")" 0
+rm -r "$dir/run/journal"
+sql "UPDATE instance SET last_domain_name='' WHERE number=1"
+
 run status
 ok "status needs the daemon" code 3
 ok "and says how to start it" has "$err" "systemctl start xl-vtpmd"

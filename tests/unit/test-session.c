@@ -1814,6 +1814,59 @@ static void hmac_sessions_are_used_again(void **unused)
     assert_memory_equal(pcr[0], pcr[1], 32);
 }
 
+static uint64_t sum(const struct xlv_latency *l)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < XLV_LATENCY_BUCKETS; i++)
+        n += l->buckets[i];
+    return n;
+}
+
+/* In the journal's file, where others read it, over kills and new boots. */
+static void what_is_done_is_counted(void **unused)
+{
+    struct xlv_statistics n;
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_read(1), &a);
+    good(&m, tpm2_nv_define(PLAIN, 0, 16), &a);
+    good(&m, tpm2_nv_write(PLAIN, 1, 16), &a);
+    ask(&m, tpm2_read_public(COUNTER), &a);
+    assert_int_not_equal(a.code, 0);
+    kill_it(&m);
+    start(&m);
+    good(&m, tpm2_pcr_extend(1, 1), &a);
+    nothing_to_do(&m);
+    kill_it(&m);
+    m.ring.domid++;
+    start(&m);
+    good(&m, tpm2_nv_write(PLAIN, 2, 16), &a);
+    assert_int_equal(pread(m.journal_fd, &n, sizeof(n), XLV_STATISTICS_OFFSET), sizeof(n));
+    assert_true(n.magic == XLV_STATISTICS_MAGIC);
+    assert_int_equal(n.processes, 3);
+    assert_int_equal(n.commands, 6);
+    assert_int_equal(n.failed, 1);
+    assert_int_equal(n.cancelled, 0);
+    assert_in_range(n.commits, 3, 3 + 4); /* and those of two starts and an end */
+    assert_int_equal(n.failed_commits, 0);
+    assert_int_equal(sum(&n.all), 6);
+    assert_int_equal(sum(&n.durable), 3);
+    assert_true(n.all.sum_ns > n.durable.sum_ns && n.durable.sum_ns);
+    /* a commit that the disk refuses */
+    sync_failures(0, XLV_COMMIT_TRIES);
+    ask(&m, tpm2_nv_write(PLAIN, 3, 16), &a);
+    sync_failures(0, 0);
+    assert_int_equal(pread(m.journal_fd, &n, sizeof(n), XLV_STATISTICS_OFFSET), sizeof(n));
+    assert_int_equal(n.failed_commits, XLV_COMMIT_TRIES);
+    assert_int_equal(n.failed, 2);
+    end(&m);
+}
+
 /* What was extended since the last whole record is part of what is kept, by the process itself
  * and by one that does it in its place; and of what an orderly end ends. */
 static void extends_are_kept_with_a_suspended_domain(void **unused)
@@ -2434,6 +2487,7 @@ int main(void)
         cmocka_unit_test(extends_are_done_again),
         cmocka_unit_test(extends_of_tpm_1_2_are_done_again),
         cmocka_unit_test(hmac_sessions_are_used_again),
+        cmocka_unit_test(what_is_done_is_counted),
         cmocka_unit_test(extends_are_kept_with_a_suspended_domain),
         cmocka_unit_test(what_is_audited_is_recorded),
         cmocka_unit_test(an_empty_store_is_not_filled_by_itself),
