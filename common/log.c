@@ -16,6 +16,8 @@
 
 static enum xlv_log_level threshold = XLV_LOG_INFO;
 static xlv_log_sink *the_sink;
+static xlv_log_watcher *the_watcher;
+static void *watcher_opaque;
 static const struct xlv_log_subject *the_subject;
 
 static const char *const names[] = { "error", "warning", "notice", "info", "debug" };
@@ -48,6 +50,12 @@ int xlv_log_level_parse(enum xlv_log_level *level, const char *word)
 void xlv_log_set_sink(xlv_log_sink *sink)
 {
     the_sink = sink;
+}
+
+void xlv_log_set_watcher(xlv_log_watcher *watcher, void *opaque)
+{
+    the_watcher = watcher;
+    watcher_opaque = opaque;
 }
 
 void xlv_log_set_subject(const struct xlv_log_subject *subject)
@@ -93,6 +101,7 @@ static void emit(const struct xlv_log_subject *subject, enum xlv_log_level level
 static void emit(const struct xlv_log_subject *subject, enum xlv_log_level level, const char *fmt,
                  va_list ap)
 {
+    static bool watching;
     char text[LINE_MAX_BYTES];
 
     if (level > threshold)
@@ -102,6 +111,11 @@ static void emit(const struct xlv_log_subject *subject, enum xlv_log_level level
         if ((unsigned char)*p < ' ' || *p == 0x7f)
             *p = '?';
     (the_sink ? the_sink : stderr_sink)(level, subject, text);
+    if (the_watcher && !watching) {
+        watching = true;
+        the_watcher(level, subject, text, watcher_opaque);
+        watching = false;
+    }
 }
 
 void xlv_log(enum xlv_log_level level, const char *fmt, ...)

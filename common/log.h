@@ -42,6 +42,11 @@ const char *xlv_log_level_name(enum xlv_log_level level);
 /* NULL: back to standard error. */
 void xlv_log_set_sink(xlv_log_sink *sink);
 
+/* Gets every line, too, after the sink. What it logs itself does not come to it. NULL: nobody. */
+typedef void xlv_log_watcher(enum xlv_log_level level, const struct xlv_log_subject *subject,
+                             const char *text, void *opaque);
+void xlv_log_set_watcher(xlv_log_watcher *watcher, void *opaque);
+
 /* The subject of xlv_log() lines without one of their own; copied by
  * reference, must outlive its use. For a process that serves one device. */
 void xlv_log_set_subject(const struct xlv_log_subject *subject);

@@ -3,7 +3,7 @@
  * The control socket of xl-vtpmd: <run-dir>/control.sock, SOCK_SEQPACKET,
  * mode 0600, peers checked by SO_PEERCRED; with control-group mode 0660, and its
  * members (SO_PEERGROUPS) get "refused" for what is not list, show, stats, ek-cert,
- * check or status.
+ * check, status or monitor.
  *
  * A message is one JSON object in UTF-8, at most XLV_CONTROL_REQUEST_MAX bytes
  * towards the daemon and XLV_CONTROL_MESSAGE_MAX from it. The kernel bounds a
@@ -40,6 +40,7 @@
  *     purge  {uuid|number} or {expired: true}      {purged: count}
  *     check  {uuid?, domain?, devid?}              {rule, instance?, reason?}
  *     freeze {domain, domain_uuid}  {domid, mark, vtpms: [{devid, uuid}]}; see below
+ *     monitor                 null, and from then on the connection only tells: see below
  *     status                  {version, pid, devices, instances, refusals: [...]}
  *
  * uuid, domain, label: strings; number, devid (0 where missing): integers;
@@ -53,6 +54,11 @@
  * freeze answers when the domain is suspended and the state of its TPMs is in their stores; mark
  * is that of domain.h, -1 unknown, uuid the instance's. They are not served until the client closes
  * the connection. For xl-vtpm-move, which hands them over (docs/migration.md).
+ *
+ * monitor: each line that the daemon logs is a reply of its own, with the result
+ * {time, level, domid, devid, uuid, instance, text}; domid to instance are null where the line is
+ * not about one; level: "error", "warning", "notice", "info", "debug". A client that does not keep
+ * up loses lines, and gets {lost: count} in their place.
  *
  * instance: {number, uuid, tpm_version, life, created, last_used,
  *            last_domain, last_domain_uuid, label, directory, deleted,
@@ -70,7 +76,7 @@
  * life: "new", "ready", "quarantined". origin: "automatic" (made at the use of
  * the instance) or "administrator" (by bind). Times are RFC 3339 in UTC or null.
  *
- * Where no daemon runs the command answers all but status from the files itself,
+ * Where no daemon runs the command answers all but status and monitor from the files itself,
  * with "device" null.
  */
 #ifndef XLV_CONTROL_H

@@ -16,14 +16,25 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/fd.h"
 #include "common/log.h"
 #include "include/control.h"
+#include "libxl-vtpm/calls.h"
 #include "libxl-vtpm/control.h"
 
 #define TEMPORARY ".control.sock.new"
+
+/* Lines that wait for a client of monitor; above that they are lost to it. */
+#define LINES_MAX 256u
+
+struct monitor {
+    struct json_object *lines[LINES_MAX]; /* a ring: count of them, from first on */
+    unsigned first, count;
+    uint64_t lost; /* since the last that waits */
+};
 
 struct client {
     struct client *next, *previous;
@@ -35,6 +46,7 @@ struct client {
     struct json_object *waiting; /* its answer needs figures that are being collected */
     bool refreshing, freezing;
     bool looks_only; /* a member of control-group */
+    struct monitor *monitor; /* of a client that only listens */
 };
 
 struct xlv_control_server {
@@ -47,6 +59,13 @@ struct xlv_control_server {
     struct client *clients;
     unsigned count;
 };
+
+static void monitor_free(struct monitor *m)
+{
+    for (unsigned i = 0; m && i < m->count; i++)
+        json_object_put(m->lines[(m->first + i) % LINES_MAX]);
+    free(m);
+}
 
 static void client_free(struct client *c)
 {
@@ -61,6 +80,7 @@ static void client_free(struct client *c)
     xlv_control_in_deinit(&c->in);
     xlv_control_out_deinit(&c->out);
     json_object_put(c->waiting);
+    monitor_free(c->monitor);
     if (c->next)
         c->next->previous = c->previous;
     if (c->previous)
@@ -78,6 +98,8 @@ static int want(struct client *c)
     /* one request at a time: what comes meanwhile waits in the socket */
     if (xlv_control_out_pending(&c->out))
         events = EPOLLOUT;
+    else if (c->monitor && (c->monitor->count || c->monitor->lost))
+        events = EPOLLOUT | EPOLLIN;
     else if (!c->waiting)
         events = EPOLLIN;
     return sd_event_source_set_io_events(c->source, events);
@@ -135,6 +157,104 @@ static void on_refreshed(void *opaque)
         client_free(c);
 }
 
+/*
+ * monitor
+ */
+
+/* Takes over value, null included. */
+static void add(struct json_object *line, const char *key, struct json_object *value)
+{
+    if (json_object_object_add(line, key, value))
+        json_object_put(value);
+}
+
+static void push(struct monitor *m, struct json_object *line)
+{
+    m->lines[(m->first + m->count++) % LINES_MAX] = line;
+}
+
+static bool tell_lost(struct monitor *m)
+{
+    struct json_object *lost = json_object_new_object();
+
+    if (!lost)
+        return false;
+    add(lost, "lost", json_object_new_uint64(m->lost));
+    push(m, lost);
+    m->lost = 0;
+    return true;
+}
+
+/* What was lost is told in its place, as soon as there is room for that and one line more. */
+static void remember(struct monitor *m, struct json_object *line)
+{
+    if (m->count + (m->lost ? 2 : 1) > LINES_MAX || (m->lost && !tell_lost(m)))
+        m->lost++;
+    else
+        push(m, json_object_get(line));
+}
+
+/* Any code of the daemon may be amid anything here: the line is noted, no more. */
+static void on_line(enum xlv_log_level level, const struct xlv_log_subject *subject,
+                    const char *text, void *opaque)
+{
+    struct xlv_control_server *s = opaque;
+    struct json_object *line = NULL;
+    char uuid[XLV_UUID_TEXT];
+
+    for (struct client *c = s->clients; c; c = c->next) {
+        if (!c->monitor)
+            continue;
+        if (!line) {
+            line = json_object_new_object();
+            if (!line)
+                return;
+            add(line, "time", xlv_json_time(time(NULL)));
+            add(line, "level", json_object_new_string(xlv_log_level_name(level)));
+            add(line, "domid", subject && subject->domid >= 0
+                                   ? json_object_new_int(subject->domid) : NULL);
+            add(line, "devid", subject && subject->domid >= 0
+                                   ? json_object_new_int(subject->devid) : NULL);
+            add(line, "uuid", subject && subject->uuid
+                                  ? json_object_new_string(xlv_uuid_format(subject->uuid, uuid))
+                                  : NULL);
+            add(line, "instance", subject && subject->instance
+                                      ? json_object_new_uint64(subject->instance) : NULL);
+            add(line, "text", xlv_json_text(text));
+        }
+        remember(c->monitor, line);
+        (void)want(c);
+    }
+    json_object_put(line);
+}
+
+/* Sends what waits, as far as the client takes it. */
+static int tell(struct client *c)
+{
+    struct monitor *m = c->monitor;
+    int rc = xlv_control_out_pending(&c->out) ? xlv_control_send(c->fd, &c->out) : 0;
+
+    while (!rc && (m->count || m->lost)) {
+        struct json_object *line;
+
+        if (!m->count && !tell_lost(m))
+            return -ENOMEM;
+        line = m->lines[m->first];
+        m->first = (m->first + 1) % LINES_MAX;
+        m->count--;
+        rc = send_answer(c, xlv_control_ok(line));
+        if (!rc && xlv_control_out_pending(&c->out))
+            break;
+    }
+    return rc;
+}
+
+static int begin_monitor(struct client *c)
+{
+    c->monitor = calloc(1, sizeof(*c->monitor));
+    return c->monitor ? send_answer(c, xlv_control_ok(NULL)) : -ENOMEM;
+}
+
 static bool is_call(struct json_object *request, const char *name)
 {
     struct json_object *call;
@@ -152,8 +272,8 @@ static bool shows_figures(struct json_object *request)
 
 static bool changes_nothing(struct json_object *request)
 {
-    static const char *const looking[] = { "list", "show", "stats", "check", "status",
-                                           "ek-cert" };
+    static const char *const looking[] = { "list",   "show",    "stats",  "check",
+                                           "status", "ek-cert", "monitor" };
 
     for (size_t i = 0; i < sizeof(looking) / sizeof(looking[0]); i++)
         if (is_call(request, looking[i]))
@@ -202,6 +322,8 @@ static int take(struct client *c)
             return 0;
         }
         rc = send_answer(c, answer);
+    } else if (is_call(request, "monitor")) {
+        rc = begin_monitor(c);
     } else {
         rc = reply(c, request);
     }
@@ -216,7 +338,11 @@ static int on_client(sd_event_source *source, int fd, uint32_t revents, void *op
 
     (void)source;
     (void)fd;
-    if (xlv_control_out_pending(&c->out))
+    if (c->monitor && revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        rc = XLV_E_GONE; /* it has nothing more to say */
+    else if (c->monitor)
+        rc = tell(c);
+    else if (xlv_control_out_pending(&c->out))
         rc = xlv_control_send(c->fd, &c->out);
     else if (revents & EPOLLIN && !c->waiting)
         rc = take(c);
@@ -347,6 +473,7 @@ int xlv_control_server_new(struct xlv_control_server **out, sd_event *event,
         xlv_fail(e, rc, "cannot watch the control socket: %s", strerror(-rc));
         goto fail;
     }
+    xlv_log_set_watcher(on_line, s);
     *out = s;
     return 0;
 fail:
@@ -360,6 +487,7 @@ void xlv_control_server_free(struct xlv_control_server *s)
 {
     if (!s)
         return;
+    xlv_log_set_watcher(NULL, NULL);
     while (s->clients)
         client_free(s->clients);
     (void)unlinkat(s->dirfd, XLV_CONTROL_SOCKET, 0);

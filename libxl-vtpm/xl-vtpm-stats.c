@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* xl-vtpm: what was counted: stats. */
+/* xl-vtpm: what goes on: stats, monitor. */
 #include "config.h"
 
 #include "libxl-vtpm/xl-vtpm.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,4 +170,89 @@ int run_stats(struct run *run, struct json_object **result)
     if (run->prometheus)
         print_prometheus(*result);
     return run->json || run->prometheus ? 0 : print_stats(run, *result);
+}
+
+/*
+ * monitor
+ */
+
+static void print_line(struct json_object *line)
+{
+    if (member(line, "lost")) {
+        printf("(%s lines were lost: this was not read quickly enough)\n",
+               text_of(line, "lost", "?"));
+        return;
+    }
+    printf("%s %s", text_of(line, "time", "?"), text_of(line, "level", "?"));
+    if (member(line, "domid"))
+        printf(" dom %s/%s", text_of(line, "domid", "?"), text_of(line, "devid", "?"));
+    if (member(line, "uuid"))
+        printf(" %s", text_of(line, "uuid", "?"));
+    if (member(line, "instance"))
+        printf(" #%s", text_of(line, "instance", "?"));
+    fputs(": ", stdout);
+    print_text(text_of(line, "text", ""));
+    putchar('\n');
+}
+
+/* The instance that was asked for, or any. */
+static bool concerns(struct json_object *line, const char *uuid)
+{
+    return !uuid || member(line, "lost") || !strcmp(text_of(line, "uuid", ""), uuid);
+}
+
+/* Each line is out at once: it is read by people, or by a program that waits. */
+static int follow(struct run *run, const char *uuid)
+{
+    struct pollfd in = { .fd = xlv_client_fd(run->client), .events = POLLIN };
+    struct xlv_error why = XLV_ERROR_INIT;
+    struct json_object *line;
+    int rc;
+
+    while (!ferror(stdout)) {
+        if (poll(&in, 1, -1) < 0 && errno != EINTR)
+            return xlv_fail(&run->e, -errno, "cannot wait for xl-vtpmd: %s", strerror(errno));
+        if (!in.revents)
+            continue;
+        rc = xlv_client_answer(run->client, &line, &why);
+        if (rc)
+            return rc == XLV_E_GONE
+                       ? xlv_fail(&run->e, rc, "xl-vtpmd has ended; start the monitor again when "
+                                  "it is back")
+                       : xlv_fail(&run->e, rc, "%s", why.text);
+        if (line && concerns(line, uuid)) {
+            if (run->json)
+                printf("%s\n", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+            else
+                print_line(line);
+            fflush(stdout);
+        }
+        json_object_put(line);
+    }
+    return 0;
+}
+
+int run_monitor(struct run *run, struct json_object **result)
+{
+    struct json_object *request = request_of("show"), *instance = NULL;
+    char uuid[XLV_UUID_TEXT];
+    int rc = 0;
+
+    *result = NULL;
+    /* an instance that is not there has nothing to tell */
+    if (run->count) {
+        put_instance(request, run->args[0]);
+        rc = ask(run, request, &instance);
+        if (!rc)
+            snprintf(uuid, sizeof(uuid), "%s", text_of(instance, "uuid", "?"));
+        json_object_put(instance);
+    } else {
+        json_object_put(request);
+    }
+    if (rc)
+        return rc;
+    request = request_of("monitor");
+    rc = xlv_client_ask(run->client, request, &run->e);
+    json_object_put(request);
+    return rc ? rc : follow(run, run->count ? uuid : NULL);
 }

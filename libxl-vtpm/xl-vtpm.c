@@ -29,6 +29,8 @@ static const struct command {
     { "show", 1, 1, ANY, "", run_show, "UUID|NUMBER", "one instance in full" },
     { "stats", 0, 1, ANY, "prometheus", run_stats, "[--prometheus] [UUID|NUMBER]",
       "what was counted: commands, commits, how long they took" },
+    { "monitor", 0, 1, DAEMON, "", run_monitor, "[UUID|NUMBER]",
+      "what the daemon does and notices, line by line, until it is interrupted" },
     { "create", 0, 1, ANY, "tpm-version label", run_create,
       "[--tpm-version 1.2|2.0] [--label TEXT] [UUID]",
       "an instance ahead of its first use; prints its uuid" },

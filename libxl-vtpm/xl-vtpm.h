@@ -113,6 +113,7 @@ int run_clear(struct run *run, struct json_object **result);
 
 /* xl-vtpm-stats.c */
 int run_stats(struct run *run, struct json_object **result);
+int run_monitor(struct run *run, struct json_object **result);
 
 /* xl-vtpm-host.c */
 int run_check(struct run *run, struct json_object **result);

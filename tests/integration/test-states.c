@@ -462,6 +462,53 @@ static bool doctor_says(void *text)
     return strstr(said, text) != NULL;
 }
 
+static bool said_so_far(void *text)
+{
+    char out[160];
+    ssize_t n;
+    int fd;
+
+    out_path(out);
+    fd = open(out, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? 0 : read(fd, said, sizeof(said) - 1);
+    said[n > 0 ? n : 0] = '\0';
+    close(fd);
+    return strstr(said, text) != NULL;
+}
+
+/* From some moment on it listens: something happens again and again until it is heard. */
+static pid_t monitor_start(const char *const *arguments)
+{
+    pid_t pid = command_start(arguments), backend;
+
+    for (unsigned i = 0; i < 200 && !said_so_far((char *)"died of signal 9"); i++)
+        if (backends_wait(&H, 1, &backend, 10000))
+            process_kill(backend);
+    expect_said("died of signal 9");
+    return pid;
+}
+
+static void a_monitor_tells_what_the_daemon_does(void)
+{
+    struct vm a;
+    pid_t pid;
+
+    vm_boot(&a, 5, UUID_A);
+    pid = monitor_start((const char *const[]){ "--json", "monitor", UUID_A, NULL });
+    expect_said("\"domid\":5");
+    expect_said("\"uuid\":\"" UUID_A "\"");
+    assert_int_equal(kill(pid, SIGINT), 0);
+    assert_int_equal(command_end(pid), 128 + SIGINT);
+    expect_code(COMMAND("monitor", "99"), 3);
+    pid = monitor_start((const char *const[]){ "monitor", NULL });
+    expect_said(" dom 5/0 " UUID_A);
+    assert_int_equal(daemon_stop(&H), 0);
+    expect_code(command_end(pid), 1);
+    expect_said("xl-vtpmd has ended");
+    assert_int_equal(daemon_start(&H), 0);
+    vm_shutdown(&a);
+}
+
 static void expect_doctor(const char *text)
 {
     if (!fx_wait(doctor_says, (void *)(uintptr_t)text, 20000))
@@ -564,6 +611,7 @@ int main(int argc, char **argv)
         SCENE("", a_damaged_state_is_served_again_after_a_choice, NULL, false, 0),
         SCENE("", the_daemon_lets_an_instance_out_of_quarantine, NULL, false, 0),
         SCENE("", the_daemon_notices_a_release_that_nobody_told_it, NULL, false, 0),
+        SCENE("", a_monitor_tells_what_the_daemon_does, NULL, false, 0),
         WITH_OWN_BACKEND(the_doctor_finds_a_healthy_host_healthy),
         WITH_OWN_BACKEND(the_doctor_misses_a_process),
         WITH_OWN_BACKEND(the_doctor_finds_a_process_that_nobody_knows),
