@@ -134,9 +134,9 @@ static int restore(struct xlv_session *s, struct xlv_error *e)
 
     while (!r && xlv_bytes_left(&c)) {
         uint32_t locality = xlv_get_u32(&c), length = xlv_get_u32(&c);
-        const uint8_t *request = xlv_get_view(&c, length), *response;
+        const uint8_t *request = xlv_get_view(&c, length), *response = NULL;
         uint64_t answered = xlv_get_u64(&c);
-        size_t response_length;
+        size_t response_length = 0;
 
         if (!request || !xlv_bytes_ok(&c) || locality > XLV_LOCALITY_MAX)
             r = xlv_fail(e, XLV_E_CORRUPT, "the journal's commands to be repeated are damaged");

@@ -126,7 +126,7 @@ int xlv_store_open(int dirfd, int slots[2], struct xlv_error *e)
 {
     slots[0] = slots[1] = -1;
     for (int i = 0; i < 2; i++) {
-        struct stat st;
+        struct stat st = { .st_mode = 0 };
         int rc = 0;
 
         slots[i] = openat(dirfd, names[i], O_RDWR | O_CLOEXEC | O_NOFOLLOW);

@@ -57,7 +57,8 @@ static inline void xlv_sectors_blank(uint8_t *data, size_t length)
 {
     static const struct xlv_stamp blank;
 
-    memset(data, 0, length);
+    if (length) /* data may be NULL then */
+        memset(data, 0, length);
     for (size_t at = 0; at < length; at += XLV_SECTOR)
         xlv_stamp_put(data + at, &blank);
 }

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-int xlv_fail(struct xlv_error *e, int code, const char *fmt, ...)
+int (xlv_fail)(struct xlv_error *e, int code, const char *fmt, ...)
 {
     va_list ap;
 

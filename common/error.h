@@ -51,6 +51,18 @@ struct xlv_error {
 int xlv_fail(struct xlv_error *e, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+#ifdef __clang_analyzer__
+/* What the analyser cannot see across files: code comes back, and is not 0. */
+#define xlv_fail(e, code, ...)                     \
+    ({                                             \
+        int failed_ = (code);                      \
+        (void)(xlv_fail)(e, failed_, __VA_ARGS__); \
+        if (!failed_)                              \
+            __builtin_unreachable();               \
+        failed_;                                   \
+    })
+#endif
+
 /* Forgets the text. */
 void xlv_error_clear(struct xlv_error *e);
 

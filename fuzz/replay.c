@@ -12,6 +12,14 @@
 
 static unsigned count;
 
+static uint8_t *resized(uint8_t *data, size_t size)
+{
+    uint8_t *more = realloc(data, size);
+
+    MUST(more);
+    return more;
+}
+
 static void run_file(const char *path)
 {
     FILE *f = fopen(path, "rb");
@@ -23,17 +31,14 @@ static void run_file(const char *path)
         exit(2);
     }
     do {
-        if (size == room) {
-            room = room ? 2 * room : 4096;
-            data = realloc(data, room);
-            MUST(data);
-        }
+        if (size == room)
+            data = resized(data, room = room ? 2 * room : 4096);
         size += fread(data + size, 1, room - size, f);
     } while (!feof(f) && !ferror(f));
     MUST(!ferror(f));
     fclose(f);
     /* of its exact size, so that one byte too far is seen */
-    data = realloc(data, size ? size : 1);
+    data = resized(data, size ? size : 1);
     (void)LLVMFuzzerTestOneInput(data, size);
     free(data);
     count++;

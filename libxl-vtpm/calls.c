@@ -442,7 +442,7 @@ static int call_create(const struct xlv_calls *c, struct json_object *request,
 {
     enum xlv_tpm_version version = c->settings->default_tpm_version;
     struct xlv_instance instance;
-    const char *word, *label;
+    const char *word = NULL, *label = NULL;
     struct xlv_uuid uuid;
     bool given;
     int rc = get_uuid(request, false, &uuid, &given, e);
@@ -478,9 +478,9 @@ static int call_create(const struct xlv_calls *c, struct json_object *request,
 static int call_bind(const struct xlv_calls *c, struct json_object *request,
                      struct json_object **result, struct xlv_error *e)
 {
-    struct xlv_instance instance;
-    const char *domain;
-    unsigned devid;
+    struct xlv_instance instance = { .number = 0 };
+    const char *domain = NULL;
+    unsigned devid = 0;
     int rc = get_text(request, "domain", true, &domain, e);
 
     if (!rc)
@@ -495,8 +495,8 @@ static int call_bind(const struct xlv_calls *c, struct json_object *request,
 static int call_unbind(const struct xlv_calls *c, struct json_object *request,
                        struct json_object **result, struct xlv_error *e)
 {
-    const char *domain;
-    unsigned devid;
+    const char *domain = NULL;
+    unsigned devid = 0;
     int rc = get_text(request, "domain", true, &domain, e);
 
     (void)result;
@@ -587,7 +587,7 @@ static int call_measure(const struct xlv_calls *c, struct json_object *request,
 static int call_label(const struct xlv_calls *c, struct json_object *request,
                       struct json_object **result, struct xlv_error *e)
 {
-    struct xlv_instance instance;
+    struct xlv_instance instance = { .number = 0 };
     const char *label;
     int rc = get_text(request, "label", true, &label, e);
 

@@ -488,8 +488,10 @@ void xlv_control_server_free(struct xlv_control_server *s)
     if (!s)
         return;
     xlv_log_set_watcher(NULL, NULL);
-    while (s->clients)
-        client_free(s->clients);
+    for (struct client *c = s->clients, *next; c; c = next) {
+        next = c->next;
+        client_free(c);
+    }
     (void)unlinkat(s->dirfd, XLV_CONTROL_SOCKET, 0);
     sd_event_source_disable_unref(s->source);
     xlv_close(&s->fd);

@@ -210,6 +210,7 @@ static void decide(struct device *d)
     struct xlv_admission facts = { .incoming = false };
     struct xlv_error e = XLV_ERROR_INIT;
     struct device *holder = NULL;
+    const struct device *by;
     enum xlv_admission_why why;
 
     if (!m->xs || !xlv_dev_resolve(d, &facts.resolved, &e))
@@ -231,6 +232,7 @@ static void decide(struct device *d)
         ask_domain(d, holder, &facts);
     }
     why = xlv_admission_decide(&facts);
+    by = holder ? holder : d; /* it is told of only where there is one */
     switch (why) {
     case XLV_WHY_ADMITTED:
     case XLV_WHY_WAITS:
@@ -239,7 +241,7 @@ static void decide(struct device *d)
                 &d->subject, XLV_LOG_NOTICE,
                 "domain %s waits for its instance, which domain %s (%u), device %u, still "
                 "has",
-                xlv_dev_domain(d), xlv_dev_domain(holder), holder->domid, holder->devid);
+                xlv_dev_domain(d), xlv_dev_domain(by), by->domid, by->devid);
         if (d->found && d->written >= XLV_XENBUS_INIT_WAIT && d->written < XLV_XENBUS_CLOSING) {
             xlv_dev_write_nodes(d);
             xlv_dev_push(d, XLV_EVENT_ADMIT_FOUND);
@@ -267,8 +269,7 @@ static void decide(struct device *d)
         explain(d,
                 "domain %s gets no TPM: instance %" PRIu64 " is in use by domain %s (%u), device "
                 "%u; shut that domain down, or give this one another uuid",
-                xlv_dev_domain(d), d->slot->number, xlv_dev_domain(holder), holder->domid,
-                holder->devid);
+                xlv_dev_domain(d), d->slot->number, xlv_dev_domain(by), by->domid, by->devid);
         break;
     case XLV_WHY_UNTOLD:
         d->told = "it cannot be told whether the domain was restored";

@@ -806,8 +806,10 @@ void xlv_daemon_free(struct xlv_daemon *m)
         if (!d->claim.held)
             xlv_claim_release(m->instances, &d->claim);
     xlv_daemon_freezes_deinit(m);
-    while (m->devices)
-        xlv_dev_free(m->devices);
+    for (struct device *d = m->devices, *next; d; d = next) {
+        next = d->next;
+        xlv_dev_free(d);
+    }
     xlv_daemon_calls_deinit(m);
     xlv_instances_free(m->instances);
     sd_event_source_disable_unref(m->xs_source);

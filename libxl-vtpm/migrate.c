@@ -202,7 +202,7 @@ static int take_head(struct source *src, const uint8_t *data, size_t length, str
     uint32_t order, flags, size, config;
     int rc;
 
-    if (src->head_length + length > src->head_room) {
+    if (!src->head || src->head_length + length > src->head_room) {
         size_t room = src->head_length + length + CHUNK;
         uint8_t *more = realloc(src->head, room);
 

@@ -388,7 +388,7 @@ static int start(struct xlv_settings *s)
     return -ENOMEM;
 }
 
-/* The rest: what was not set and depends on what was, or on the machine. */
+/* The rest: what was not set and depends on what was, or on the machine. -ENOMEM. */
 static int finish(struct xlv_settings *s)
 {
     if (!s->backend_user)
@@ -399,17 +399,19 @@ static int finish(struct xlv_settings *s)
         s->ca_key = NULL;
     if (!s->ca_certificate && asprintf(&s->ca_certificate, "%s/ca.pem", s->state_dir) < 0)
         s->ca_certificate = NULL;
-    if (s->backend_user && s->key_source && s->ca_key && s->ca_certificate)
-        return 0;
-    xlv_settings_deinit(s);
-    return -ENOMEM;
+    return s->backend_user && s->key_source && s->ca_key && s->ca_certificate ? 0 : -ENOMEM;
 }
 
 int xlv_settings_init(struct xlv_settings *settings)
 {
     int rc = start(settings);
 
-    return rc ? rc : finish(settings);
+    if (rc)
+        return rc;
+    rc = finish(settings);
+    if (rc)
+        xlv_settings_deinit(settings);
+    return rc;
 }
 
 void xlv_settings_deinit(struct xlv_settings *settings)

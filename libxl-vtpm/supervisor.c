@@ -389,8 +389,8 @@ static bool drain(struct xlv_child *c, int most)
 {
     for (int i = 0; i < most; i++) {
         union message m;
-        size_t length;
-        pid_t sender;
+        size_t length = 0;
+        pid_t sender = 0;
         int rc = receive(c, &m, &length, &sender);
 
         if (rc == -EAGAIN)

@@ -219,7 +219,7 @@ int run_export(struct run *run, struct json_object **result)
 {
     const char *path = run->args[1];
     struct xlv_archive a = { .time_s = (uint64_t)time(NULL) };
-    struct xlv_instance instance;
+    struct xlv_instance instance = { .number = 0 };
     struct xlv_states states = { .registry = NULL };
     struct json_object *shown = NULL;
     uint8_t *file = NULL;
