@@ -264,6 +264,11 @@ finish_dom0() {
 
 main() {
     dom0_packages+=("$@")
+    # it brings the same program, and does not go with that package
+    if [[ " $* " == *" systemd "* ]]; then
+        mapfile -t dom0_packages < <(printf '%s\n' "${dom0_packages[@]}" |
+            grep -v '^systemd-standalone-sysusers$')
+    fi
     local cache key dir work started=$SECONDS
     need apt-get:apt apt-cache:apt mmdebstrap:mmdebstrap mke2fs:e2fsprogs \
         cpio:cpio xz:xz-utils depmod:kmod modprobe:kmod busybox:busybox-static \

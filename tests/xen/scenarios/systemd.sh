@@ -1,0 +1,91 @@
+# shellcheck shell=bash disable=SC2154,SC2016
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The unit under a systemd of its own: hardened as it is, it serves; stop, restart, a hang that the watchdog ends: sessions, keys, PCRs and NV of a guest go on.
+# slow: it needs systemd in dom0, so images of its own
+# packages: systemd
+# limit: 600 s
+
+uuid=4d2f6a18-7c3b-4e59-9a60-1b8e5f7c2d31
+
+# systemd is process 1 of a process namespace here, as dom0's own process 1 is the harness; the rest
+# is dom0's: its files, its /dev/xen, its /run, where systemctl finds it.
+step "a systemd"
+daemon_reset
+mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p /run/lock /run/systemd/journal
+for unit in systemd-udevd systemd-udev-trigger systemd-tmpfiles-setup-dev systemd-remount-fs \
+    systemd-logind systemd-networkd systemd-resolved systemd-timesyncd getty@tty1 console-getty; do
+    ln -sfn /dev/null "/etc/systemd/system/$unit.service"
+done
+mkdir -p /etc/systemd/system/xl-vtpmd.service.d
+printf '[Service]\nWatchdogSec=4\nTimeoutAbortSec=4\n' \
+    >/etc/systemd/system/xl-vtpmd.service.d/quick.conf
+env -i "PATH=$PATH" LC_ALL=C.UTF-8 container=xen-tests setsid unshare --pid --mount --mount-proc --fork \
+    /lib/systemd/systemd --system --unit=basic.target --show-status=no \
+    >"$logs/systemd.log" 2>&1 </dev/null &
+systemd=$!
+wait_for 90 systemctl is-active basic.target
+log "$(systemctl --no-pager list-units --state=failed 2>&1)"
+# what is asked within: the journal, process numbers
+within() { nsenter --target "$(pgrep -P "$systemd")" --pid --mount "$@"; }
+main_pid() { systemctl show -p MainPID --value xl-vtpmd; }
+restarts() { systemctl show -p NRestarts --value xl-vtpmd; }
+goes_on() { # WHEN
+    counting_goes_on
+    tpm_goes_on -w "$1" beside_counting
+    is "$1: PCR 10 is as it was" \
+        "$(beside_counting 'tpm2_pcrread sha256:10')" "$pcr_before"
+}
+
+step "systemctl start xl-vtpmd"
+succeeds "it starts, and says that it is ready" systemctl start xl-vtpmd
+is "it is active" "$(systemctl is-active xl-vtpmd)" active
+like "and tells what it does" "$(systemctl show -p StatusText --value xl-vtpmd)" 'Serving'
+succeeds "the unit has nothing that systemd does not know" within systemd-analyze verify xl-vtpmd.service
+security=$(within systemd-analyze --no-pager security xl-vtpmd.service 2>&1 | tail -n 1)
+log "$security"
+like "systemd-analyze security has an opinion: $security" "$security" 'exposure level'
+
+step "a guest with a session, a transient key, an extended PCR, that counts all along"
+guest_up unit "backend=0,uuid=$uuid"
+guest_tpm unit
+tpm_begins unit
+pcr_before=$(guest_run unit 'tpm2_pcrread sha256:10')
+counting_start unit
+like "its lines have the domain's number as a field" \
+    "$(within journalctl --no-pager -u xl-vtpmd -o cat "XLV_DOMID=$(guest_domid unit)")" 'is served by'
+old=$(xl-vtpm --json show "$uuid" | jq .device.pid)
+
+step "restart, stop, start"
+daemon=$(main_pid)
+succeeds "restart" systemctl restart xl-vtpmd
+isnt "it is another process" "$(main_pid)" "$daemon"
+goes_on "after the restart"
+succeeds "stop" systemctl stop xl-vtpmd
+succeeds "the backend serves on without a daemon" counting_goes_on
+succeeds "start" systemctl start xl-vtpmd
+is "the backend is the same" "$(xl-vtpm --json show "$uuid" | jq .device.pid)" "$old"
+goes_on "after the stop"
+
+step "a daemon that hangs, and one that dies"
+daemon=$(main_pid) before=$(restarts)
+within kill -STOP "$daemon"
+replaced() { [[ $(restarts) -gt $before && $(systemctl is-active xl-vtpmd) == active ]]; }
+wait_for 60 replaced
+isnt "the watchdog replaces one that hangs" "$(main_pid)" "$daemon"
+goes_on "after the hang"
+daemon=$(main_pid) before=$(restarts)
+within kill -KILL "$daemon"
+wait_for 60 replaced
+isnt "one that dies is started again" "$(main_pid)" "$daemon"
+is "the backend is the same still" "$(xl-vtpm --json show "$uuid" | jq .device.pid)" "$old"
+goes_on "after its death"
+counting_ends
+guest_destroy unit
+
+step "the end"
+succeeds "stop" systemctl stop xl-vtpmd
+within journalctl --no-pager -u xl-vtpmd >"$logs/journal" 2>&1 || true
+within systemctl --force --force poweroff >>"$logs/systemd.log" 2>&1 || true
+systemd_ended() { ! kill -0 "$systemd" 2>/dev/null; }
+wait_for 30 systemd_ended || kill -KILL "$systemd"
