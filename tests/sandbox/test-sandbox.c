@@ -77,7 +77,7 @@ static struct {
     char abstract_name[64], machine[96];
 } w;
 
-enum walls { HOST = 1, FILTER = 2, BOTH = 3 };
+enum walls { HOST = 1, FILTER = 2, BOTH = 3, UNIT = 4 };
 
 static struct xlv_port *port;
 
@@ -87,6 +87,24 @@ static void on_forbidden(const char *text)
 }
 
 /* In a child: as vtpm-backend enters. */
+/* The filter that systemd sets up for LockPersonality= and MemoryDenyWriteExecute= of our unit (its
+ * seccomp-util.c, version 252): the daemon has it, and so all that it starts. */
+static void be_a_unit(void)
+{
+    const uint32_t refuse = SCMP_ACT_ERRNO(EPERM);
+    scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
+
+    if (seccomp_rule_add(f, refuse, SCMP_SYS(personality), 1, SCMP_A0(SCMP_CMP_NE, 0)) ||
+        seccomp_rule_add(f, refuse, SCMP_SYS(mmap), 1,
+                         SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC | PROT_WRITE,
+                                 PROT_EXEC | PROT_WRITE)) ||
+        seccomp_rule_add(f, refuse, SCMP_SYS(mprotect), 1,
+                         SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, PROT_EXEC)) ||
+        seccomp_load(f))
+        _exit(94);
+    seccomp_release(f);
+}
+
 static void enter(enum walls walls)
 {
     struct xlv_error e = XLV_ERROR_INIT;
@@ -99,7 +117,9 @@ static void enter(enum walls walls)
     if (!r)
         r = xlv_port_open(&port, DOMID, w.ring_ref, w.event_channel, &e);
     sandbox.port = port;
-    if (!r && walls == BOTH)
+    if (walls == UNIT)
+        be_a_unit();
+    if (!r && (walls == BOTH || walls == UNIT))
         r = xlv_sandbox_enter(&sandbox, &e);
     else if (!r && walls == HOST) {
         r = xlv_sandbox_leave_host(&sandbox, &left, &e);
@@ -145,7 +165,8 @@ static pid_t start(const char *walls, const char *what, int report)
 
 static struct end attempt_at(enum walls walls, const char *what)
 {
-    static const char *const names[] = { [HOST] = "host", [FILTER] = "filter", [BOTH] = "both" };
+    static const char *const names[] = { [HOST] = "host", [FILTER] = "filter", [BOTH] = "both",
+                                        [UNIT] = "unit" };
     struct end end = { .status = -1 };
     size_t n = 0;
     ssize_t got;
@@ -633,6 +654,16 @@ static void what_a_library_needs_is_there(void **state)
     assert_non_null(strstr(end.text, "a line, 1.50, Input/output error"));
 }
 
+static void what_the_unit_takes_away_is_not_needed(void **state)
+{
+    struct end end;
+
+    (void)state;
+    end = attempt_at(UNIT, "use a library");
+    if (end.status)
+        fail_msg("%s", end.text);
+}
+
 /* --- a proof that can fail ------------------------------------------------------ */
 
 static void a_sandbox_that_does_not_hold_is_noticed(void **state)
@@ -702,7 +733,10 @@ static int inside(char **argument)
     if (!what)
         return 95;
     xlv_log_set_level(XLV_LOG_ERROR);
-    enter(!strcmp(argument[0], "host") ? HOST : !strcmp(argument[0], "filter") ? FILTER : BOTH);
+    enter(!strcmp(argument[0], "host")     ? HOST
+          : !strcmp(argument[0], "filter") ? FILTER
+          : !strcmp(argument[0], "unit")   ? UNIT
+                                           : BOTH);
     what();
     _exit(0);
 }
@@ -783,6 +817,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(nothing_of_its_memory_gets_onto_a_disk),
         cmocka_unit_test(an_abort_is_an_abort_and_says_why),
         cmocka_unit_test(what_a_library_needs_is_there),
+        cmocka_unit_test(what_the_unit_takes_away_is_not_needed),
     };
 
     if (argc == 4)

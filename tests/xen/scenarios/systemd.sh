@@ -49,7 +49,8 @@ like "systemd-analyze security has an opinion: $security" "$security" 'exposure 
 
 step "a guest with a session, a transient key, an extended PCR, that counts all along"
 guest_up unit "backend=0,uuid=$uuid"
-guest_tpm unit
+keep_journal() { within journalctl --no-pager -o short-monotonic >"$logs/journal" 2>&1 || true; }
+guest_tpm unit || { keep_journal && false; }
 tpm_begins unit
 pcr_before=$(guest_run unit 'tpm2_pcrread sha256:10')
 counting_start unit
@@ -86,7 +87,7 @@ guest_destroy unit
 
 step "the end"
 succeeds "stop" systemctl stop xl-vtpmd
-within journalctl --no-pager -u xl-vtpmd >"$logs/journal" 2>&1 || true
+keep_journal
 systemctl --force --force poweroff >>"$logs/systemd.log" 2>&1 || true
 systemd_ended() { ! kill -0 "$systemd" 2>/dev/null; }
 wait_for 30 systemd_ended || kill -KILL "$systemd"
