@@ -38,8 +38,7 @@ automake_tests() {
     say "build the tests in $dir"
     make -C "$dir" -k -j"$(nproc)" check TESTS= >/dev/null 2>&1
     say "make check in $dir"
-    # Most of them wait most of the time.
-    make -C "$dir" -k -j"$(nproc)" check "$@" 2>&1 | tee "$out"
+    make -C "$dir" -k check "$@" 2>&1 | tee "$out"
     local status=${PIPESTATUS[0]} p f s
     # the summary that automake's test harness prints, summed over its runs
     p=$(awk '/^# (PASS|XFAIL):/ { n += $3 } END { print n + 0 }' "$out")
