@@ -13,7 +13,9 @@ step "a systemd"
 daemon_reset
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run/lock /run/systemd/journal
-for unit in systemd-udevd systemd-udev-trigger systemd-tmpfiles-setup-dev systemd-remount-fs \
+# tmpfiles would empty /tmp under the harness
+for unit in systemd-udevd systemd-udev-trigger systemd-tmpfiles-setup-dev systemd-tmpfiles-setup \
+    systemd-tmpfiles-clean systemd-remount-fs \
     systemd-logind systemd-networkd systemd-resolved systemd-timesyncd getty@tty1 console-getty; do
     ln -sfn /dev/null "/etc/systemd/system/$unit.service"
 done
