@@ -7,30 +7,17 @@
 #include "backend/command.h"
 #include "backend/engine.h"
 
-static int send(const char *name, const uint8_t *request, size_t length, struct xlv_error *e)
-{
-    const uint8_t *response;
-    size_t response_length;
-    uint32_t code;
-    int r = xlv_engine_execute(0, request, length, &response, &response_length, e);
-
-    if (r)
-        return r;
-    code = xlv_response_code(response, response_length);
-    return code ? xlv_fail(e, XLV_E_TPM, "the TPM answers %s with error 0x%x", name, code) : 0;
-}
-
 static int clear_2_0(struct xlv_error *e)
 {
     uint8_t out[XLV_COMMAND_MAX];
     const uint8_t *response;
     size_t length, response_length;
-    int r = send("TPM2_Startup", out, xlv_command_startup(XLV_TPM_2_0, out), e);
+    int r = xlv_engine_command("TPM2_Startup", out, xlv_command_startup(XLV_TPM_2_0, out), 0, e);
 
     if (!r)
-        r = send("TPM2_ClearControl", out, xlv_command_allow_clear(out), e);
+        r = xlv_engine_command("TPM2_ClearControl", out, xlv_command_allow_clear(out), 0, e);
     if (!r)
-        r = send("TPM2_Clear", out, xlv_command_clear(out), e);
+        r = xlv_engine_command("TPM2_Clear", out, xlv_command_clear(out), 0, e);
     /* else the next start counts as one after an attack, on a lockout that is just over */
     return r ? r : xlv_engine_shutdown(out, &length, &response, &response_length, e);
 }
@@ -38,16 +25,17 @@ static int clear_2_0(struct xlv_error *e)
 static int clear_1_2(struct xlv_error *e)
 {
     uint8_t out[XLV_COMMAND_MAX];
-    int r = send("TPM_Startup", out, xlv_command_startup(XLV_TPM_1_2, out), e);
+    int r = xlv_engine_command("TPM_Startup", out, xlv_command_startup(XLV_TPM_1_2, out), 0, e);
 
     if (!r)
-        r = send("TSC_PhysicalPresence", out, xlv_command_presence(XLV_PRESENCE_PRESENT, out), e);
+        r = xlv_engine_command("TSC_PhysicalPresence", out,
+                               xlv_command_presence(XLV_PRESENCE_PRESENT, out), 0, e);
     if (!r)
-        r = send("TPM_ForceClear", out, xlv_command_force_clear(out), e);
+        r = xlv_engine_command("TPM_ForceClear", out, xlv_command_force_clear(out), 0, e);
     if (!r)
-        r = send("TPM_PhysicalEnable", out, xlv_command_physical_enable(out), e);
-    return r ? r
-             : send("TPM_PhysicalSetDeactivated", out, xlv_command_physical_activate(out), e);
+        r = xlv_engine_command("TPM_PhysicalEnable", out, xlv_command_physical_enable(out), 0, e);
+    return r ? r : xlv_engine_command("TPM_PhysicalSetDeactivated", out,
+                                      xlv_command_physical_activate(out), 0, e);
 }
 
 int xlv_clear(enum xlv_tpm_version version, const uint8_t *permanent, size_t length,

@@ -102,8 +102,8 @@ size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data
  *                 drawn from it. StartAuthSession of an HMAC session, and those above authorised
  *                 by one. Not of a policy session, in which time counts.
  *     ANYTHING    every other command
- * TPM 2.0 Part 3: 11.1 StartAuthSession, 12.4 ReadPublic, 16.1 GetRandom, 20.2 Sign, 22.2 PCR_Extend, 22.4
- * PCR_Read, 28.4 FlushContext, 30.2 GetCapability, 31.6 NV_ReadPublic, 31.13 NV_Read; Part 1,
+ * TPM 2.0 Part 3: 11.1 StartAuthSession, 12.4 ReadPublic, 16.1 GetRandom, 20.2 Sign, 22.2
+ * PCR_Extend, 22.4 PCR_Read, 28.4 FlushContext, 30.2 GetCapability, 31.6 NV_ReadPublic, 31.13 NV_Read; Part 1,
  * 19.6 (what a session's nonces are made from). TPM 1.2 Part 3: 16.1 Extend, 16.2 PCRRead.
  */
 enum xlv_command_effect {

@@ -388,9 +388,8 @@ int xlv_engine_volatile(uint8_t **data, size_t *length, struct xlv_error *e)
     return *data ? 0 : xlv_fail(e, -ENOMEM, "no memory for the TPM's volatile state");
 }
 
-/* One of our own commands, which has to succeed, or may be answered with this code. */
-static int command(const char *name, const uint8_t *request, size_t length, uint32_t may,
-                   struct xlv_error *e)
+int xlv_engine_command(const char *name, const uint8_t *request, size_t length, uint32_t may,
+                       struct xlv_error *e)
 {
     const uint8_t *response;
     size_t response_length;
@@ -409,7 +408,7 @@ static int command(const char *name, const uint8_t *request, size_t length, uint
 int xlv_engine_startup(struct xlv_error *e)
 {
     uint8_t out[XLV_COMMAND_MAX];
-    int r = command("TPM_Startup", out, xlv_command_startup(engine.version, out), 0, e);
+    int r = xlv_engine_command("TPM_Startup", out, xlv_command_startup(engine.version, out), 0, e);
 
     if (r || engine.version == XLV_TPM_2_0)
         return r;
@@ -418,9 +417,9 @@ int xlv_engine_startup(struct xlv_error *e)
      * refuses that where presence by command is disabled for its lifetime, which is as good;
      * where it is disabled and no more, it was enabled when the TPM was made, or came (try.h).
      */
-    return command("TSC_PhysicalPresence", out,
-                   xlv_command_presence(XLV_PRESENCE_LOCK | XLV_PRESENCE_NOT_PRESENT, out),
-                   XLV_TPM12_BAD_PARAMETER, e);
+    return xlv_engine_command("TSC_PhysicalPresence", out,
+                              xlv_command_presence(XLV_PRESENCE_LOCK | XLV_PRESENCE_NOT_PRESENT,
+                                                   out), XLV_TPM12_BAD_PARAMETER, e);
 }
 
 int xlv_engine_banks(unsigned *banks, struct xlv_error *e)
@@ -444,8 +443,8 @@ int xlv_engine_extend(uint32_t pcr, const struct xlv_digests *digests, struct xl
 {
     uint8_t out[XLV_COMMAND_MAX];
 
-    return command("an extend", out, xlv_command_extend(engine.version, pcr, digests, out), 0,
-                   e);
+    return xlv_engine_command("an extend", out,
+                              xlv_command_extend(engine.version, pcr, digests, out), 0, e);
 }
 
 int xlv_engine_shutdown(uint8_t *request, size_t *request_length, const uint8_t **response,
@@ -480,7 +479,8 @@ int xlv_engine_stir(struct xlv_error *e)
     while (n < 0 && errno == EINTR);
     if (n != (ssize_t)sizeof(entropy))
         return xlv_fail(e, n < 0 ? -errno : -EIO, "the host gives no random bytes");
-    r = command("TPM2_StirRandom", out, xlv_command_stir(entropy, sizeof(entropy), out), 0, e);
+    r = xlv_engine_command("TPM2_StirRandom", out,
+                           xlv_command_stir(entropy, sizeof(entropy), out), 0, e);
     explicit_bzero(entropy, sizeof(entropy));
     explicit_bzero(out, sizeof(out));
     return r;

@@ -58,6 +58,11 @@ void xlv_engine_off(void);
 int xlv_engine_execute(uint8_t locality, const uint8_t *request, size_t request_length,
                        const uint8_t **response, size_t *response_length, struct xlv_error *e);
 
+/* One of our own commands, of that name, which has to succeed, or may be answered with the code
+ * `may` (0: with none). XLV_E_TPM, with a sentence that names both; else as xlv_engine_execute(). */
+int xlv_engine_command(const char *name, const uint8_t *request, size_t length, uint32_t may,
+                       struct xlv_error *e);
+
 /* Asks the running command to end early (TPM 2.0 only). Nothing but a flag in
  * libtpms is set, so a signal handler may call it. */
 void xlv_engine_cancel(void);

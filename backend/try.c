@@ -7,32 +7,15 @@
 #include "backend/command.h"
 #include "backend/engine.h"
 
-static int send(const uint8_t *request, size_t length, uint32_t *code, struct xlv_error *e)
-{
-    const uint8_t *response;
-    size_t response_length;
-    int r = xlv_engine_execute(0, request, length, &response, &response_length, e);
-
-    if (!r)
-        *code = xlv_response_code(response, response_length);
-    return r;
-}
-
 /* Switched on for the command alone; where presence is settled for a lifetime, it is refused. */
 static int enable_presence(struct xlv_error *e)
 {
     uint8_t out[XLV_COMMAND_MAX];
-    uint32_t code = 0;
-    int r = send(out, xlv_command_startup(XLV_TPM_1_2, out), &code, e);
+    int r = xlv_engine_command("TPM_Startup", out, xlv_command_startup(XLV_TPM_1_2, out), 0, e);
 
-    if (!r && code)
-        r = xlv_fail(e, XLV_E_TPM, "the TPM 1.2 answers TPM_Startup with error 0x%x", code);
-    if (!r)
-        r = send(out, xlv_command_presence(XLV_PRESENCE_CMD_ENABLE, out), &code, e);
-    if (!r && code && code != XLV_TPM12_BAD_PARAMETER)
-        r = xlv_fail(e, XLV_E_TPM, "the TPM 1.2 answers TSC_PhysicalPresence with error 0x%x",
-                     code);
-    return r;
+    return r ? r : xlv_engine_command("TSC_PhysicalPresence", out,
+                                      xlv_command_presence(XLV_PRESENCE_CMD_ENABLE, out),
+                                      XLV_TPM12_BAD_PARAMETER, e);
 }
 
 static int take(uint8_t **out, size_t *length, struct xlv_error *e)

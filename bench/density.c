@@ -5,10 +5,10 @@
  *
  *     density [-n COUNT] [-r ROUNDS] [-w] [-1] DIRECTORY
  *
- * TPM 2.0; with -1 TPM 1.2, only started. Starting is measured one by one: ours from the nodes in xenstore to InitWait, and from the
- * frontend's nodes to the answer of the first command; swtpm from fork() to the answer of TPM2_Startup, without the setup
- * tool that would make keys and certificates. Ours is measured twice: with a TPM that has to be
- * made first, and on the next boot. The load goes round all TPMs, each time one command in 16 that
+ * TPM 2.0; with -1 TPM 1.2, only started. Starting is measured one by one: ours from the nodes in
+ * xenstore to InitWait, and from the frontend's nodes to the answer of the first command; swtpm from
+ * fork() to the answer of TPM2_Startup, without the setup tool that would make keys and
+ * certificates. Ours is measured twice: with a TPM that has to be made first, and on the next boot. The load goes round all TPMs, each time one command in 16 that
  * has to be durable, the others reading and extending. -w: no swtpm beside it. At the end some of
  * our processes are killed, and a command is sent to each: how long until it is answered.
  *
