@@ -21,24 +21,6 @@
 #include "libxl-vtpm/control.h"
 #include "libxl-vtpm/endorsement.h"
 
-/* json-c takes ownership only on success; here it is taken always. */
-static bool add(struct json_object *object, const char *key, struct json_object *value)
-{
-    if (value && json_object_object_add(object, key, value) == 0)
-        return true;
-    json_object_put(value);
-    return false;
-}
-
-/* The same for a value where NULL is JSON null. */
-static bool add_or_null(struct json_object *object, const char *key, struct json_object *value)
-{
-    if (json_object_object_add(object, key, value) == 0)
-        return true;
-    json_object_put(value);
-    return false;
-}
-
 static int no_memory(struct xlv_error *e)
 {
     return xlv_fail(e, -ENOMEM, "no memory for an answer");
@@ -60,10 +42,10 @@ static struct json_object *suspended_json(const struct xlv_suspended *s)
 {
     struct json_object *json = s->at_s ? json_object_new_object() : NULL;
 
-    if (json && add(json, "time", xlv_json_time(s->at_s)) &&
-        add(json, "domid", json_object_new_int64(s->domid)) &&
-        add(json, "domain_uuid", xlv_json_text(s->domain_uuid)) &&
-        add(json, "certain", json_object_new_boolean(s->mark >= 0)))
+    if (json && xlv_json_add(json, "time", xlv_json_time(s->at_s)) &&
+        xlv_json_add(json, "domid", json_object_new_int64(s->domid)) &&
+        xlv_json_add(json, "domain_uuid", xlv_json_text(s->domain_uuid)) &&
+        xlv_json_add(json, "certain", json_object_new_boolean(s->mark >= 0)))
         return json;
     json_object_put(json);
     return NULL;
@@ -73,9 +55,10 @@ static int add_binding(const struct xlv_binding *binding, void *opaque)
 {
     struct json_object *array = opaque, *json = json_object_new_object();
 
-    if (json && add(json, "domain", xlv_json_text(binding->domain_name)) &&
-        add(json, "devid", json_object_new_int((int)binding->devid)) &&
-        add(json, "origin", json_object_new_string(xlv_binding_origin_name(binding->origin))) &&
+    if (json && xlv_json_add(json, "domain", xlv_json_text(binding->domain_name)) &&
+        xlv_json_add(json, "devid", json_object_new_int((int)binding->devid)) &&
+        xlv_json_add(json, "origin",
+                     json_object_new_string(xlv_binding_origin_name(binding->origin))) &&
         json_object_array_add(array, json) == 0)
         return 0;
     json_object_put(json);
@@ -89,9 +72,9 @@ static struct json_object *handover_json(const struct xlv_instance *i)
 
     if (i->handover == XLV_HANDOVER_HELD || !(json = json_object_new_object()))
         return NULL;
-    if (add(json, "state", json_object_new_string(xlv_handover_name(i->handover))) &&
-        add(json, "other_host", xlv_json_text(i->handover_peer)) &&
-        add(json, "token", xlv_json_text(i->handover_token)))
+    if (xlv_json_add(json, "state", json_object_new_string(xlv_handover_name(i->handover))) &&
+        xlv_json_add(json, "other_host", xlv_json_text(i->handover_peer)) &&
+        xlv_json_add(json, "token", xlv_json_text(i->handover_token)))
         return json;
     json_object_put(json);
     return NULL;
@@ -108,27 +91,28 @@ int xlv_instance_to_json(struct xlv_registry *registry, const struct xlv_instanc
     if (registry && bindings)
         rc = xlv_registry_each_binding(registry, i->number, add_binding, bindings, e);
     if (!rc && json &&
-        add(json, "number", json_object_new_int64((int64_t)i->number)) &&
-        add(json, "uuid", json_object_new_string(xlv_uuid_format(&i->uuid, uuid))) &&
-        add(json, "tpm_version", json_object_new_string(xlv_tpm_version_name(i->tpm_version))) &&
-        add(json, "life", json_object_new_string(xlv_life_name(i->life))) &&
-        add_or_null(json, "created", xlv_json_time(i->created_s)) &&
-        add_or_null(json, "last_used", xlv_json_time(i->last_used_s)) &&
-        add(json, "last_domain", xlv_json_text(i->last_domain_name)) &&
-        add(json, "last_domain_uuid", xlv_json_text(i->last_domain_uuid)) &&
-        add(json, "label", xlv_json_text(i->label)) &&
-        add(json, "directory", json_object_new_string(i->directory)) &&
-        add_or_null(json, "suspended", suspended_json(&i->suspended)) &&
-        add_or_null(json, "accept", i->accept ? json_object_new_string(xlv_accept_name(i->accept))
+        xlv_json_add(json, "number", json_object_new_int64((int64_t)i->number)) &&
+        xlv_json_add(json, "uuid", json_object_new_string(xlv_uuid_format(&i->uuid, uuid))) &&
+        xlv_json_add(json, "tpm_version",
+                     json_object_new_string(xlv_tpm_version_name(i->tpm_version))) &&
+        xlv_json_add(json, "life", json_object_new_string(xlv_life_name(i->life))) &&
+        xlv_json_set(json, "created", xlv_json_time(i->created_s)) &&
+        xlv_json_set(json, "last_used", xlv_json_time(i->last_used_s)) &&
+        xlv_json_add(json, "last_domain", xlv_json_text(i->last_domain_name)) &&
+        xlv_json_add(json, "last_domain_uuid", xlv_json_text(i->last_domain_uuid)) &&
+        xlv_json_add(json, "label", xlv_json_text(i->label)) &&
+        xlv_json_add(json, "directory", json_object_new_string(i->directory)) &&
+        xlv_json_set(json, "suspended", suspended_json(&i->suspended)) &&
+        xlv_json_set(json, "accept", i->accept ? json_object_new_string(xlv_accept_name(i->accept))
                                               : NULL) &&
-        add_or_null(json, "handover", handover_json(i)) &&
-        add_or_null(json, "measure_boot",
+        xlv_json_set(json, "handover", handover_json(i)) &&
+        xlv_json_set(json, "measure_boot",
                     i->measure_boot ? json_object_new_string(xlv_measuring_name(i->measure_boot))
                                     : NULL) &&
-        add_or_null(json, "late_attach", xlv_json_time(i->late_attach_s)) &&
-        add_or_null(json, "deleted", xlv_json_time(i->deleted_s)) &&
-        add_or_null(json, "device", NULL) && add_or_null(json, "last_refusal", NULL)) {
-        if (add(json, "bindings", bindings)) {
+        xlv_json_set(json, "late_attach", xlv_json_time(i->late_attach_s)) &&
+        xlv_json_set(json, "deleted", xlv_json_time(i->deleted_s)) &&
+        xlv_json_set(json, "device", NULL) && xlv_json_set(json, "last_refusal", NULL)) {
+        if (xlv_json_add(json, "bindings", bindings)) {
             *out = json;
             return 0;
         }
@@ -295,7 +279,7 @@ static struct json_object *latency_json(const struct xlv_latency *l)
     static const uint32_t bounds_us[XLV_LATENCY_BUCKETS - 1] = XLV_LATENCY_BOUNDS_US;
     struct json_object *json = json_object_new_object(), *buckets = json_object_new_array();
     bool good = json && buckets &&
-                add(json, "sum_seconds", json_object_new_double((double)l->sum_ns / 1e9));
+                xlv_json_add(json, "sum_seconds", json_object_new_double((double)l->sum_ns / 1e9));
     uint64_t count = 0;
 
     for (unsigned i = 0; good && i < XLV_LATENCY_BUCKETS; i++) {
@@ -303,15 +287,15 @@ static struct json_object *latency_json(const struct xlv_latency *l)
 
         count += l->buckets[i];
         good = bucket &&
-               add_or_null(bucket, "le", i < XLV_LATENCY_BUCKETS - 1
+               xlv_json_set(bucket, "le", i < XLV_LATENCY_BUCKETS - 1
                                              ? json_object_new_double(bounds_us[i] / 1e6) : NULL) &&
-               add(bucket, "count", json_object_new_uint64(count));
+               xlv_json_add(bucket, "count", json_object_new_uint64(count));
         if (!good || json_object_array_add(buckets, bucket)) {
             json_object_put(bucket);
             good = false;
         }
     }
-    if (good && add(json, "buckets", buckets))
+    if (good && xlv_json_add(json, "buckets", buckets))
         return json;
     if (!good)
         json_object_put(buckets);
@@ -327,11 +311,11 @@ static int read_statistics(const struct xlv_calls *c, const struct xlv_instance 
     int fd XLV_CLOSE = -1;
     ssize_t n;
 
-    snprintf(path, sizeof(path), "%s/journal/%" PRIu64, c->settings->run_dir, i->number);
+    xlv_settings_journal(c->settings, i->number, path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno != ENOENT)
-        return xlv_fail(e, -errno, "cannot read what was counted of instance %" PRIu64 ", in %s: %s",
-                        i->number, path, strerror(errno));
+        return xlv_fail(e, -errno, "cannot read what was counted of instance %" PRIu64 ", in %s: "
+                        "%s", i->number, path, strerror(errno));
     n = fd < 0 ? 0 : pread(fd, s, sizeof(*s), XLV_STATISTICS_OFFSET);
     if (n != (ssize_t)sizeof(*s) || s->magic != XLV_STATISTICS_MAGIC)
         memset(s, 0, sizeof(*s));
@@ -352,18 +336,19 @@ static int stats_one(const struct xlv_instance *i, void *opaque)
     if (rc)
         return rc;
     json = json_object_new_object();
-    if (json && add(json, "number", json_object_new_int64((int64_t)i->number)) &&
-        add(json, "uuid", json_object_new_string(xlv_uuid_format(&i->uuid, uuid))) &&
-        add(json, "domain", xlv_json_text(i->last_domain_name)) &&
-        add(json, "tpm_version", json_object_new_string(xlv_tpm_version_name(i->tpm_version))) &&
-        add(json, "processes", json_object_new_uint64(s.processes)) &&
-        add(json, "commands", json_object_new_uint64(s.commands)) &&
-        add(json, "failed", json_object_new_uint64(s.failed)) &&
-        add(json, "cancelled", json_object_new_uint64(s.cancelled)) &&
-        add(json, "commits", json_object_new_uint64(s.commits)) &&
-        add(json, "failed_commits", json_object_new_uint64(s.failed_commits)) &&
-        add(json, "latency", latency_json(&s.all)) &&
-        add(json, "durable_latency", latency_json(&s.durable)) &&
+    if (json && xlv_json_add(json, "number", json_object_new_int64((int64_t)i->number)) &&
+        xlv_json_add(json, "uuid", json_object_new_string(xlv_uuid_format(&i->uuid, uuid))) &&
+        xlv_json_add(json, "domain", xlv_json_text(i->last_domain_name)) &&
+        xlv_json_add(json, "tpm_version",
+                     json_object_new_string(xlv_tpm_version_name(i->tpm_version))) &&
+        xlv_json_add(json, "processes", json_object_new_uint64(s.processes)) &&
+        xlv_json_add(json, "commands", json_object_new_uint64(s.commands)) &&
+        xlv_json_add(json, "failed", json_object_new_uint64(s.failed)) &&
+        xlv_json_add(json, "cancelled", json_object_new_uint64(s.cancelled)) &&
+        xlv_json_add(json, "commits", json_object_new_uint64(s.commits)) &&
+        xlv_json_add(json, "failed_commits", json_object_new_uint64(s.failed_commits)) &&
+        xlv_json_add(json, "latency", latency_json(&s.all)) &&
+        xlv_json_add(json, "durable_latency", latency_json(&s.durable)) &&
         json_object_array_add(list->array, json) == 0)
         return 0;
     json_object_put(json);
@@ -405,7 +390,7 @@ static int show(const struct xlv_calls *c, const struct xlv_instance *instance, 
     if (rc)
         return rc;
     rc = xlv_endorsement_to_json(c->registry, instance->number, pem, &endorsement, e);
-    if (!rc && !add(*result, "endorsement", endorsement))
+    if (!rc && !xlv_json_add(*result, "endorsement", endorsement))
         rc = no_memory(e);
     if (rc) {
         json_object_put(*result);
@@ -669,7 +654,7 @@ static int call_purge(const struct xlv_calls *c, struct json_object *request,
     if (rc)
         return rc;
     json = json_object_new_object();
-    if (!json || !add(json, "purged", json_object_new_int64(count))) {
+    if (!json || !xlv_json_add(json, "purged", json_object_new_int64(count))) {
         json_object_put(json);
         return no_memory(e);
     }
@@ -718,22 +703,24 @@ static int call_check(const struct xlv_calls *c, struct json_object *request,
     rc = preview(c, &lookup, &instance, &rule, &why);
     if (rc == XLV_E_REFUSED) {
         rc = 0;
-        ok = add(json, "rule", json_object_new_string("refused")) &&
-             add(json, "reason", xlv_json_text(why.text));
+        ok = xlv_json_add(json, "rule", json_object_new_string("refused")) &&
+             xlv_json_add(json, "reason", xlv_json_text(why.text));
     } else if (rc) {
         xlv_fail(e, rc, "%s", why.text);
         ok = true;
     } else {
         if (rule == XLV_RULE_ASSIGNED) {
             shown = json_object_new_object();
-            ok = shown && add(shown, "tpm_version", json_object_new_string(xlv_tpm_version_name(
-                                                        instance.tpm_version)));
+            ok = shown && xlv_json_add(shown, "tpm_version",
+                                       json_object_new_string(
+                                           xlv_tpm_version_name(instance.tpm_version)));
         } else {
             rc = full_json(c, &instance, &shown, e);
             ok = true;
         }
-        ok = ok && (rc || (add(json, "rule", json_object_new_string(xlv_rule_name(rule))) &&
-                           add(json, "instance", json_object_get(shown))));
+        ok = ok && (rc || (xlv_json_add(json, "rule",
+                                        json_object_new_string(xlv_rule_name(rule))) &&
+                           xlv_json_add(json, "instance", json_object_get(shown))));
         json_object_put(shown);
     }
     if (!ok)

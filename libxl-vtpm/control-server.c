@@ -161,13 +161,6 @@ static void on_refreshed(void *opaque)
  * monitor
  */
 
-/* Takes over value, null included. */
-static void add(struct json_object *line, const char *key, struct json_object *value)
-{
-    if (json_object_object_add(line, key, value))
-        json_object_put(value);
-}
-
 static void push(struct monitor *m, struct json_object *line)
 {
     m->lines[(m->first + m->count++) % LINES_MAX] = line;
@@ -179,7 +172,7 @@ static bool tell_lost(struct monitor *m)
 
     if (!lost)
         return false;
-    add(lost, "lost", json_object_new_uint64(m->lost));
+    (void)xlv_json_set(lost, "lost", json_object_new_uint64(m->lost));
     push(m, lost);
     m->lost = 0;
     return true;
@@ -209,18 +202,18 @@ static void on_line(enum xlv_log_level level, const struct xlv_log_subject *subj
             line = json_object_new_object();
             if (!line)
                 return;
-            add(line, "time", xlv_json_time(time(NULL)));
-            add(line, "level", json_object_new_string(xlv_log_level_name(level)));
-            add(line, "domid", subject && subject->domid >= 0
+            (void)xlv_json_set(line, "time", xlv_json_time(time(NULL)));
+            (void)xlv_json_set(line, "level", json_object_new_string(xlv_log_level_name(level)));
+            (void)xlv_json_set(line, "domid", subject && subject->domid >= 0
                                    ? json_object_new_int(subject->domid) : NULL);
-            add(line, "devid", subject && subject->domid >= 0
+            (void)xlv_json_set(line, "devid", subject && subject->domid >= 0
                                    ? json_object_new_int(subject->devid) : NULL);
-            add(line, "uuid", subject && subject->uuid
+            (void)xlv_json_set(line, "uuid", subject && subject->uuid
                                   ? json_object_new_string(xlv_uuid_format(subject->uuid, uuid))
                                   : NULL);
-            add(line, "instance", subject && subject->instance
+            (void)xlv_json_set(line, "instance", subject && subject->instance
                                       ? json_object_new_uint64(subject->instance) : NULL);
-            add(line, "text", xlv_json_text(text));
+            (void)xlv_json_set(line, "text", xlv_json_text(text));
         }
         remember(c->monitor, line);
         (void)want(c);

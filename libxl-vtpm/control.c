@@ -172,13 +172,17 @@ int xlv_control_send(int socket, struct xlv_control_out *out)
     return 0;
 }
 
-/* Adds, and on failure frees what was to be added: json-c takes ownership only on success. */
-static bool add(struct json_object *object, const char *key, struct json_object *value)
+bool xlv_json_set(struct json_object *object, const char *key, struct json_object *value)
 {
-    if (value && json_object_object_add(object, key, value) == 0)
+    if (json_object_object_add(object, key, value) == 0)
         return true;
     json_object_put(value);
     return false;
+}
+
+bool xlv_json_add(struct json_object *object, const char *key, struct json_object *value)
+{
+    return value && xlv_json_set(object, key, value);
 }
 
 struct json_object *xlv_json_text(const char *text)
@@ -202,7 +206,7 @@ struct json_object *xlv_control_ok(struct json_object *result)
 {
     struct json_object *reply = json_object_new_object();
 
-    if (!reply || !add(reply, "ok", json_object_new_boolean(1)) ||
+    if (!reply || !xlv_json_add(reply, "ok", json_object_new_boolean(1)) ||
         json_object_object_add(reply, "result", result) != 0) {
         json_object_put(result);
         json_object_put(reply);
@@ -219,10 +223,10 @@ struct json_object *xlv_control_error(int code, const struct xlv_error *e)
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
         if (codes[i].code == code)
             word = codes[i].word;
-    if (!reply || !add(reply, "ok", json_object_new_boolean(0)) ||
-        !add(reply, "code", json_object_new_string(word)) ||
-        (code < 0 && !add(reply, "errno", json_object_new_int(-code))) ||
-        !add(reply, "error",
+    if (!reply || !xlv_json_add(reply, "ok", json_object_new_boolean(0)) ||
+        !xlv_json_add(reply, "code", json_object_new_string(word)) ||
+        (code < 0 && !xlv_json_add(reply, "errno", json_object_new_int(-code))) ||
+        !xlv_json_add(reply, "error",
              xlv_json_text(e && e->text[0] ? e->text : xlv_strerror(code)))) {
         json_object_put(reply);
         return NULL;

@@ -9,6 +9,7 @@
 #ifndef XLV_CONTROL_WIRE_H
 #define XLV_CONTROL_WIRE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/error.h"
@@ -68,6 +69,11 @@ struct json_object *xlv_control_error(int code, const struct xlv_error *e);
 
 /* Text from outside as a JSON string: bytes that are no UTF-8 become '?'. */
 struct json_object *xlv_json_text(const char *text);
+
+/* Sets a member; NULL is JSON null. Takes over value in any case: json-c does on success alone. */
+bool xlv_json_set(struct json_object *object, const char *key, struct json_object *value);
+/* The same for a value that is NULL only without memory; false then, too. */
+bool xlv_json_add(struct json_object *object, const char *key, struct json_object *value);
 
 /*
  * Takes a reply apart: 0 and *result (borrowed from reply, NULL for null), or

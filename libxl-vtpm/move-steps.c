@@ -298,11 +298,6 @@ int xlv_move_open_store(struct xlv_move *m, bool create, struct xlv_error *e)
     return rc ? rc : xlv_store_load(m->store, &m->data, &m->length, &generation, e);
 }
 
-static void journal_path(const struct xlv_move *m, char path[PATH_MAX])
-{
-    snprintf(path, PATH_MAX, "%s/journal/%" PRIu64, m->settings->run_dir, m->instance.number);
-}
-
 /* --- the giver --- */
 
 int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migrates,
@@ -326,7 +321,7 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
     /* with the lock held: what is read now stands still */
     rc = xlv_registry_get(m->registry, uuid, &m->instance, e);
     m->departed = m->instance.handover == XLV_HANDOVER_DEPARTED;
-    journal_path(m, path);
+    xlv_settings_journal(m->settings, m->instance.number, path);
     if (!rc && !migrates && !stat(path, &st) && st.st_size && !m->departed)
         rc = xlv_fail(e, XLV_E_IN_USE, "the last boot of its domain did not end in order: start "
                       "the domain once and shut it down");
@@ -485,7 +480,7 @@ int xlv_move_accept(struct xlv_move *m, struct xlv_move_peer *peer, const uint8_
     if (rc)
         return rc;
     /* of a boot here, before it left */
-    journal_path(m, path);
+    xlv_settings_journal(m->settings, m->instance.number, path);
     if (unlink(path) && errno != ENOENT)
         return xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path, strerror(errno));
     for (unsigned i = 0; i < 2; i++) {

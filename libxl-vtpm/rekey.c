@@ -158,7 +158,7 @@ static int keep_boot(struct rekey *r, const struct xlv_instance *instance, const
     char path[PATH_MAX];
     struct stat st;
 
-    snprintf(path, sizeof(path), "%s/journal/%" PRIu64, r->settings->run_dir, instance->number);
+    xlv_settings_journal(r->settings, instance->number, path);
     fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 && errno == ENOENT)
         return 0;

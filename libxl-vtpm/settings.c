@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdbool.h>
@@ -564,4 +565,10 @@ out:
     if (rc)
         xlv_settings_deinit(settings);
     return rc;
+}
+
+void xlv_settings_journal(const struct xlv_settings *settings, uint64_t number,
+                          char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%s/journal/%" PRIu64, settings->run_dir, number);
 }

@@ -34,6 +34,7 @@
 #ifndef XLV_SETTINGS_H
 #define XLV_SETTINGS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -74,5 +75,9 @@ void xlv_settings_deinit(struct xlv_settings *settings);
  * deinit and e names file, line and reason.
  */
 int xlv_settings_load(struct xlv_settings *settings, const char *path, struct xlv_error *e);
+
+/* Where the journal of the instance of that number is, or would be. */
+void xlv_settings_journal(const struct xlv_settings *settings, uint64_t number,
+                          char path[PATH_MAX]);
 
 #endif

@@ -224,7 +224,7 @@ static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool cr
                       "first", instance->number);
     if (rc)
         return rc;
-    snprintf(path, sizeof(path), "%s/journal/%" PRIu64, s->settings->run_dir, instance->number);
+    xlv_settings_journal(s->settings, instance->number, path);
     if (unlink(path) && errno != ENOENT)
         return xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path, strerror(errno));
     return 0;
