@@ -36,6 +36,7 @@
 #define TPM_CC_SIGN 0x15du
 #define TPM_CC_START_AUTH_SESSION 0x176u
 #define TPM_CC_GET_CAPABILITY 0x17au
+#define TPM_CC_PCR_READ 0x17eu
 #define TPM_CC_PCR_EXTEND 0x182u
 
 #define TPM_CAP_PCRS 5u
@@ -262,6 +263,48 @@ size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
             xlv_put_data(&c, digests->of[i], xlv_hashes[i].size);
         }
     return end(&c);
+}
+
+size_t xlv_command_read_pcr(enum xlv_tpm_version version, uint16_t algorithm, uint32_t pcr,
+                            uint8_t *out)
+{
+    struct xlv_bytes c;
+
+    if (version != XLV_TPM_2_0) {
+        c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_PCR_READ);
+        xlv_put_u32_be(&c, pcr);
+        return end(&c);
+    }
+    c = begin(out, TPM_ST_NO_SESSIONS, TPM_CC_PCR_READ);
+    xlv_put_u32_be(&c, 1); /* TPML_PCR_SELECTION */
+    xlv_put_u16_be(&c, algorithm);
+    xlv_put_u8(&c, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        xlv_put_u8(&c, pcr / 8 == i ? (uint8_t)(1u << pcr % 8) : 0);
+    return end(&c);
+}
+
+int xlv_response_pcr(enum xlv_tpm_version version, const uint8_t *response, size_t length,
+                     size_t size, const uint8_t **digest)
+{
+    struct xlv_bytes c = xlv_bytes_reader(response, length);
+    uint32_t selections;
+
+    *digest = NULL;
+    if (xlv_response_code(response, length))
+        return XLV_E_TPM;
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE);
+    if (version == XLV_TPM_2_0) {
+        (void)xlv_get_u32_be(&c); /* pcrUpdateCounter */
+        selections = xlv_get_u32_be(&c);
+        (void)xlv_get_u16_be(&c);
+        (void)xlv_get_view(&c, xlv_get_u8(&c));
+        /* none: the bank has no such PCR */
+        if (selections != 1 || xlv_get_u32_be(&c) != 1 || xlv_get_u16_be(&c) != size)
+            return XLV_E_TPM;
+    }
+    *digest = xlv_get_view(&c, size);
+    return *digest && !xlv_bytes_left(&c) ? 0 : XLV_E_TPM;
 }
 
 size_t xlv_command_presence(uint16_t bits, uint8_t *out)

@@ -67,6 +67,13 @@ int xlv_response_banks(const uint8_t *response, size_t length, unsigned *banks);
 size_t xlv_command_extend(enum xlv_tpm_version version, uint32_t pcr,
                           const struct xlv_digests *digests, uint8_t *out);
 
+/* TPM_PcrRead, or TPM2_PCR_Read, of one PCR of one bank. The response: XLV_E_TPM where it is not
+ * that of a PCR of `size` bytes, else *digest points into it. */
+size_t xlv_command_read_pcr(enum xlv_tpm_version version, uint16_t algorithm, uint32_t pcr,
+                            uint8_t *out);
+int xlv_response_pcr(enum xlv_tpm_version version, const uint8_t *response, size_t length,
+                     size_t size, const uint8_t **digest);
+
 /* What the platform does with its empty password: TPM2_ClearControl(NO), TPM2_Clear. */
 size_t xlv_command_allow_clear(uint8_t *out);
 size_t xlv_command_clear(uint8_t *out);

@@ -40,6 +40,7 @@
 
 #include "backend/seal.h"
 #include "common/bytes.h"
+#include "common/fd.h"
 
 #define CONTROL_SIZE XLV_PAGE_SIZE
 #define META_SIZE 64u
@@ -369,6 +370,64 @@ int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *rec
         return xlv_fail(e, rc, "instance %s: cannot read the journal: %s", journal->name,
                         xlv_strerror(rc));
     }
+}
+
+/* What is there of a sparse file. */
+static int copy_data(int from, int to, off_t size)
+{
+    uint8_t block[16384];
+    off_t at = 0;
+
+    if (ftruncate(to, size))
+        return -errno;
+    while (at < size) {
+        off_t data = lseek(from, at, SEEK_DATA), hole;
+
+        if (data < 0)
+            return errno == ENXIO ? 0 : -errno;
+        hole = lseek(from, data, SEEK_HOLE);
+        if (hole < 0)
+            return -errno;
+        for (at = data; at < hole && at < size; ) {
+            size_t want = hole - at < (off_t)sizeof(block) ? (size_t)(hole - at) : sizeof(block);
+            int rc = xlv_pread_all(from, block, want, at);
+
+            if (!rc)
+                rc = xlv_pwrite_all(to, block, want, at);
+            if (rc)
+                return rc;
+            at += (off_t)want;
+        }
+    }
+    return 0;
+}
+
+/*
+ * What is named is not written to before another has been named: with the same names after the
+ * copying as before it, what they name was still all the while.
+ */
+int xlv_journal_copy(int from, int to)
+{
+    struct control before, after;
+    struct stat st;
+    int rc;
+
+    if (fstat(from, &st))
+        return -errno;
+    if (!st.st_size) /* none yet */
+        return 0;
+    rc = xlv_pread_all(from, &before, sizeof(before), 0);
+    if (!rc)
+        rc = copy_data(from, to, st.st_size);
+    if (!rc)
+        rc = xlv_pread_all(from, &after, sizeof(after), 0);
+    /* and what names them is of then */
+    if (!rc)
+        rc = xlv_pwrite_all(to, &after, sizeof(after), 0);
+    if (rc)
+        return rc;
+    return before.magic == after.magic && before.current == after.current &&
+           before.exchange == after.exchange ? 0 : XLV_E_CONFLICT;
 }
 
 static int put(struct xlv_seal *seal, uint8_t **to, const uint8_t *from, size_t length)

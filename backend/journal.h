@@ -84,6 +84,12 @@ void xlv_journal_free(struct xlv_journal *journal); /* unmaps, wipes keys */
 int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *record,
                      struct xlv_error *e);
 
+/*
+ * A journal that another process may append to meanwhile, into an empty file: as it was at one
+ * instant. XLV_E_CONFLICT: it was appended to, try again; -errno.
+ */
+int xlv_journal_copy(int from, int to);
+
 /* Sealed append; the previous record stays readable until this one is whole. */
 int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
                        struct xlv_error *e);

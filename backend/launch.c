@@ -10,7 +10,7 @@
 int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
                      struct xlv_error *e)
 {
-    bool serve, keep, make, try;
+    bool serve, keep, make, try, pcrs;
     size_t wanted;
 
     if (length < sizeof(m->h) || m->h.magic != XLV_LAUNCH_MAGIC || m->h.type != XLV_MSG_LAUNCH)
@@ -24,11 +24,12 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
     keep = m->mode == XLV_LAUNCH_KEEP;
     make = m->mode == XLV_LAUNCH_MANUFACTURE;
     try = m->mode == XLV_LAUNCH_TRY || m->mode == XLV_LAUNCH_CLEAR;
-    if ((!serve && !keep && !make && !try) ||
+    pcrs = m->mode == XLV_LAUNCH_PCRS;
+    if ((!serve && !keep && !make && !try && !pcrs) ||
         (make && (!m->banks || (m->banks & ~XLV_BANKS_ALL))) ||
         (m->tpm_version != XLV_TPM_1_2 && m->tpm_version != XLV_TPM_2_0) ||
         xlv_uuid_is_nil(&m->uuid) || m->log_level > XLV_LOG_DEBUG || (m->uid && !m->gid) ||
-        (keep && m->domid > XLV_DOMID_MAX) ||
+        ((keep || pcrs) && m->domid > XLV_DOMID_MAX) ||
         (serve && (m->domid > XLV_DOMID_MAX || m->devid > XLV_DEVID_MAX ||
                    m->boot < XLV_BOOT_FRESH || m->boot > XLV_BOOT_KEPT ||
                    m->event_channel > XLV_EVTCHN_PORT_MAX ||
@@ -42,7 +43,7 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
     wanted = serve ? 4u : keep ? 3u : 2u;
     if (serve)
         wanted += !!m->has_log + (m->measure == XLV_MEASURE_FILES ? 1u + !!m->has_ramdisk : 0u);
-    if (nfds != wanted)
+    if (nfds != wanted && (!pcrs || nfds != 3))
         return xlv_fail(e, XLV_E_INVALID, "the LAUNCH carries %zu descriptors", nfds);
     return 0;
 }

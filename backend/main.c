@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vtpm-backend: serves one TPM to one guest, makes a new TPM, or tries a state;
- * started by xl-vtpmd, or to try by xl-vtpm, as include/launch.h says. Takes no arguments, opens no file of
- * ours by path.
+ * vtpm-backend: serves one TPM to one guest, makes a new TPM, or works on a state that serves
+ * nobody; started by xl-vtpmd, or for the last by xl-vtpm, as include/launch.h says. Takes no
+ * arguments, opens no file of ours by path.
  *
  * Order of a life, and it matters: take the LAUNCH and check all of it, give
  * the keys to store and journal and wipe them here, open the Xen devices, map
@@ -34,6 +34,7 @@
 #include "backend/journal.h"
 #include "backend/launch.h"
 #include "backend/manufacture.h"
+#include "backend/pcrs.h"
 #include "backend/port.h"
 #include "backend/sandbox.h"
 #include "backend/session.h"
@@ -275,20 +276,20 @@ static int manufacture(struct backend *b, struct xlv_error *e)
 
 /* --- states of nobody -------------------------------------------------------------- */
 
-/* From here on the state may be anybody's: it is looked at in the sandbox only. */
-static int work_on_state(struct backend *b, struct xlv_error *e)
+typedef int state_work(enum xlv_tpm_version version, const uint8_t *state, size_t length,
+                       uint8_t **out, size_t *out_length, struct xlv_error *e);
+
+/* In the sandbox: what is in the store, worked on, is committed in its place. */
+static int work_on_store(struct backend *b, state_work *how, struct xlv_error *e)
 {
     enum xlv_tpm_version version = (enum xlv_tpm_version)b->launch.tpm_version;
     uint8_t *state = NULL, *after = NULL;
     size_t length = 0, after_length = 0;
     uint64_t generation;
-    int r = enter_sandbox(b, e);
+    int r = xlv_store_load(b->store, &state, &length, &generation, e);
 
     if (!r)
-        r = xlv_store_load(b->store, &state, &length, &generation, e);
-    if (!r)
-        r = (b->launch.mode == XLV_LAUNCH_CLEAR ? xlv_clear : xlv_try)(
-            version, state, length, &after, &after_length, e);
+        r = how(version, state, length, &after, &after_length, e);
     if (!r)
         r = xlv_store_commit(b->store, after, after_length, &generation, e);
     xlv_engine_wipe(state, length);
@@ -298,9 +299,17 @@ static int work_on_state(struct backend *b, struct xlv_error *e)
     return r;
 }
 
+/* From here on the state may be anybody's: it is looked at in the sandbox only. */
+static int work_on_state(struct backend *b, struct xlv_error *e)
+{
+    int r = enter_sandbox(b, e);
+
+    return r ? r : work_on_store(b, b->launch.mode == XLV_LAUNCH_CLEAR ? xlv_clear : xlv_try, e);
+}
+
 /* --- keeping ------------------------------------------------------------- */
 
-static int keep(struct backend *b, struct xlv_error *e)
+static int keep_state(struct backend *b, struct xlv_error *e)
 {
     struct xlv_session_config config = {
         .version = (enum xlv_tpm_version)b->launch.tpm_version,
@@ -308,13 +317,29 @@ static int keep(struct backend *b, struct xlv_error *e)
         .store = b->store,
         .journal = b->journal,
     };
+
+    return xlv_session_keep(&config, e);
+}
+
+static int keep(struct backend *b, struct xlv_error *e)
+{
     int r = enter_sandbox(b, e);
 
     if (!r)
-        r = xlv_session_keep(&config, e);
+        r = keep_state(b, e);
     if (!r)
         tell_simple(b, XLV_MSG_READY);
     return r;
+}
+
+/* On copies: as if the domain were suspended now. */
+static int look_at_pcrs(struct backend *b, struct xlv_error *e)
+{
+    int r = enter_sandbox(b, e);
+
+    if (!r && b->journal)
+        r = keep_state(b, e);
+    return r ? r : work_on_store(b, xlv_pcrs, e);
 }
 
 /* --- serving ------------------------------------------------------------- */
@@ -571,6 +596,7 @@ int main(void)
         xlv_log_set_subject(&subject);
         r = serving                              ? run(&b, &e)
             : b.launch.mode == XLV_LAUNCH_KEEP ? keep(&b, &e)
+            : b.launch.mode == XLV_LAUNCH_PCRS ? look_at_pcrs(&b, &e)
             : b.launch.mode == XLV_LAUNCH_TRY || b.launch.mode == XLV_LAUNCH_CLEAR
                 ? work_on_state(&b, &e)
                 : manufacture(&b, &e);

@@ -11,7 +11,7 @@
  *     0, 1  the two slots of the store; the daemon took flock(LOCK_EX) on
  *           slot 0 before it sent it and then closes its own copy, so the lock
  *           lives exactly as long as the backend: no lock file, nothing stale
- *     2     the journal (serve only)
+ *     2     the journal (serve, keep; pcrs, where there is one)
  *     3     the listener (serve only): a bound SOCK_SEQPACKET socket; a restarted
  *           daemon connects there and so finds which process serves the device
  *           (SCM_CREDENTIALS of its first message, SO_PEERCRED until then). The
@@ -97,6 +97,9 @@ enum xlv_launch_mode {
                                    and nobody's; the state is committed again as libtpms of now
                                    writes it. From xl-vtpm, not from the daemon */
     XLV_LAUNCH_CLEAR = 5,       /* the same, with the state cleared of its owner (clear.h) */
+    XLV_LAUNCH_PCRS = 6,        /* what are the PCRs (pcrs.h)? Slots and journal (which may be
+                                   missing) are copies of an instance's in memory; what was found
+                                   is committed in the place of the state. From xl-vtpm */
 };
 
 /* Whose boot is it, where the journal does not know the domain yet? */
@@ -135,7 +138,7 @@ struct xlv_msg_launch {
     struct xlv_uuid uuid;
     uint64_t instance;
     uint32_t boot; /* enum xlv_boot (serve only) */
-    /* the device (serve; keep: the domain that was suspended) */
+    /* the device (serve; keep, pcrs: the domain that the journal is of) */
     uint32_t domid, devid;
     uint32_t ring_ref, event_channel; /* as the frontend wrote them; checked by the daemon
                                          for range only: hostile otherwise */

@@ -5,15 +5,18 @@
 #include "libxl-vtpm/states.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
 
+#include "backend/journal.h"
 #include "backend/kept.h"
 #include "backend/store.h"
 #include "common/bytes.h"
@@ -132,6 +135,124 @@ int xlv_states_read(struct xlv_states *s, const struct xlv_instance *instance, u
                         instance->number, xlv_strerror(rc));
     }
     return 0;
+}
+
+/* A copy in memory of a slot that may be written to meanwhile: what is torn does not verify. */
+static int copy_slot(int from, int *to, struct xlv_error *e)
+{
+    uint8_t block[16384];
+    off_t at = 0;
+    int rc = 0;
+
+    *to = memfd_create("slot", MFD_CLOEXEC);
+    if (*to < 0)
+        return xlv_fail(e, -errno, "no memory for a slot: %s", strerror(errno));
+    while (!rc) {
+        ssize_t n = pread(from, block, sizeof(block), at);
+
+        if (!n)
+            return 0;
+        rc = n < 0 ? -errno : xlv_pwrite_all(*to, block, (size_t)n, at);
+        at += n;
+    }
+    return xlv_fail(e, rc, "a slot cannot be copied: %s", strerror(-rc));
+}
+
+/* The journal as it is now, if there is one, and whose it is. */
+static int copy_journal(struct xlv_states *s, const struct xlv_instance *instance,
+                        struct xlv_copies *c, struct xlv_error *e)
+{
+    struct xlv_journal *journal = NULL;
+    struct xlv_journal_record record;
+    int fd XLV_CLOSE = -1, rc;
+    char path[PATH_MAX];
+
+    xlv_settings_journal(s->settings, instance->number, path);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : xlv_fail(e, -errno, "cannot open the journal %s: %s", path,
+                                              strerror(errno));
+    c->journal = memfd_create("journal", MFD_CLOEXEC);
+    if (c->journal < 0)
+        return xlv_fail(e, -errno, "no memory for a journal: %s", strerror(errno));
+    rc = xlv_journal_copy(fd, c->journal);
+    if (rc)
+        return xlv_fail(e, rc, "the journal %s cannot be copied: %s", path, xlv_strerror(rc));
+    if (!s->have_journal_key)
+        rc = xlv_keys_open_journal(s->keys, s->settings->run_dir, NULL, e);
+    if (!rc) {
+        s->have_journal_key = true;
+        rc = xlv_keys_journal(s->keys, &instance->uuid, c->journal_key, e);
+    }
+    if (!rc)
+        rc = xlv_journal_new(&journal, c->journal, &instance->uuid, c->journal_key, e);
+    if (!rc)
+        rc = xlv_journal_load(journal, &record, e);
+    if (!rc)
+        c->domid = record.ring.domid;
+    xlv_journal_free(journal);
+    if (rc == XLV_E_EMPTY) { /* its boot begins just now */
+        xlv_error_clear(e);
+        xlv_close(&c->journal);
+        rc = 0;
+    }
+    return rc;
+}
+
+/* The store first: then the journal may know of one commit more, and can make up for that. */
+static int try_pcrs(struct xlv_states *s, const struct xlv_instance *instance,
+                    const int slots[2], uint8_t **data, size_t *length, bool *suspended,
+                    struct xlv_error *e)
+{
+    struct xlv_copies c = { .uuid = instance->uuid, .slots = { -1, -1 }, .journal = -1 };
+    int rc = copy_slot(slots[0], &c.slots[0], e);
+
+    if (!rc)
+        rc = copy_slot(slots[1], &c.slots[1], e);
+    if (!rc)
+        rc = xlv_keys_of_store(s->keys, &instance->uuid, c.slots, c.instance_key, NULL, e);
+    if (!rc)
+        rc = copy_journal(s, instance, &c, e);
+    *suspended = c.journal < 0;
+    if (!rc)
+        rc = xlv_task_pcrs(s->settings, instance->tpm_version, &c, data, length, e);
+    OPENSSL_cleanse(&c.instance_key, sizeof(c.instance_key));
+    OPENSSL_cleanse(&c.journal_key, sizeof(c.journal_key));
+    xlv_close(&c.slots[0]);
+    xlv_close(&c.slots[1]);
+    xlv_close(&c.journal);
+    return rc;
+}
+
+int xlv_states_pcrs(struct xlv_states *s, const struct xlv_instance *instance, uint8_t **data,
+                    size_t *length, bool *suspended, struct xlv_error *e)
+{
+    int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    int rc = refuse_elsewhere(instance, e);
+
+    *data = NULL;
+    *length = 0;
+    if (!rc)
+        rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
+    if (!rc) {
+        rc = xlv_store_open(dirfd, slots, e);
+        if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW) {
+            xlv_error_clear(e);
+            return not_made(instance, e);
+        }
+    }
+    if (rc)
+        return rc;
+    for (int i = 0; i < TRIES; i++) {
+        if (i)
+            xlv_error_clear(e);
+        rc = try_pcrs(s, instance, slots, data, length, suspended, e);
+        if (rc != XLV_E_CONFLICT && rc != XLV_E_CORRUPT)
+            break;
+    }
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    return rc;
 }
 
 /* What is committed where. */

@@ -21,6 +21,7 @@ struct xlv_states {
     const struct xlv_settings *settings; /* borrowed */
     struct xlv_registry *registry;
     struct xlv_keys *keys;
+    bool have_journal_key;
 };
 
 /* create: where there is no registry yet it is made, and with no instance in it the master
@@ -36,6 +37,16 @@ void xlv_states_deinit(struct xlv_states *states);
  */
 int xlv_states_read(struct xlv_states *states, const struct xlv_instance *instance,
                     uint8_t **data, size_t *length, struct xlv_error *e);
+
+/*
+ * The PCRs of the instance's TPM at some instant (backend/pcrs.h), found out by a copy of it; the
+ * guest's own notices nothing. Of the boot that the journal tells of, which is that of a domain
+ * that runs, unless nobody saw its end; else those that a suspended domain comes back to, and
+ * *suspended says so.
+ * XLV_E_EMPTY: the TPM is off, or was never made; else as xlv_states_read(), or xlv_task_pcrs().
+ */
+int xlv_states_pcrs(struct xlv_states *states, const struct xlv_instance *instance,
+                    uint8_t **data, size_t *length, bool *suspended, struct xlv_error *e);
 
 /* A new instance with this container, READY; all of it or nothing, see xlv_registry_adopt(). */
 int xlv_states_adopt(struct xlv_states *states, const struct xlv_uuid *uuid,

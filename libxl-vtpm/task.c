@@ -29,7 +29,7 @@
 struct task {
     const struct xlv_settings *settings;
     struct xlv_msg_launch launch;
-    int slots[2], socket;
+    int fds[3], nfds, socket; /* the first two: the slots; the third may be the journal */
     pid_t pid;
 };
 
@@ -46,13 +46,13 @@ static int make_store(struct task *t, const uint8_t *in, size_t length, struct x
     if (RAND_priv_bytes(t->launch.instance_key, XLV_KEY_SIZE) != 1)
         return xlv_fail(e, -EIO, "no random bytes for a key");
     for (int i = 0; i < 2 && !rc; i++) {
-        t->slots[i] = memfd_create("slot", MFD_CLOEXEC);
-        rc = t->slots[i] < 0 ? xlv_fail(e, -errno, "no memory for a slot: %s", strerror(errno))
-                             : xlv_store_prepare(t->slots[i], e);
+        t->fds[i] = memfd_create("slot", MFD_CLOEXEC);
+        rc = t->fds[i] < 0 ? xlv_fail(e, -errno, "no memory for a slot: %s", strerror(errno))
+                             : xlv_store_prepare(t->fds[i], e);
     }
     if (rc)
         return rc;
-    rc = xlv_store_new(&store, t->slots, &t->launch.uuid, t->launch.instance_key, e);
+    rc = xlv_store_new(&store, t->fds, &t->launch.uuid, t->launch.instance_key, e);
     if (!rc) {
         rc = xlv_store_load(store, &nothing, &none, &generation, NULL);
         rc = rc == XLV_E_EMPTY ? xlv_store_commit(store, in, length, &generation, e)
@@ -66,7 +66,7 @@ static int take_result(struct task *t, uint8_t **out, size_t *length, struct xlv
 {
     struct xlv_store *store = NULL;
     uint64_t generation;
-    int rc = xlv_store_new(&store, t->slots, &t->launch.uuid, t->launch.instance_key, e);
+    int rc = xlv_store_new(&store, t->fds, &t->launch.uuid, t->launch.instance_key, e);
 
     if (!rc)
         rc = xlv_store_load(store, out, length, &generation, e);
@@ -87,7 +87,7 @@ static int start(struct task *t, struct xlv_error *e)
     if (rc)
         return xlv_fail(e, rc, "cannot start %s: %s", program, strerror(-rc));
     /* an error here is the process having died: its end tells why */
-    (void)xlv_send_message(t->socket, &t->launch, sizeof(t->launch), t->slots, 2);
+    (void)xlv_send_message(t->socket, &t->launch, sizeof(t->launch), t->fds, (size_t)t->nfds);
     return 0;
 }
 
@@ -150,35 +150,70 @@ static int follow(struct task *t, struct xlv_error *e)
     return rc;
 }
 
-int xlv_task(const struct xlv_settings *settings, enum xlv_launch_mode mode,
-             enum xlv_tpm_version version, const uint8_t *in, size_t in_length, uint8_t **out,
-             size_t *out_length, struct xlv_error *e)
+static struct task task_of(const struct xlv_settings *settings, enum xlv_launch_mode mode,
+                           enum xlv_tpm_version version)
 {
     struct task t = {
-        .settings = settings, .slots = { -1, -1 }, .socket = -1,
+        .settings = settings, .fds = { -1, -1, -1 }, .nfds = 2, .socket = -1,
         .launch = {
             .h = { XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION, XLV_MSG_LAUNCH },
             .mode = mode, .tpm_version = version, .log_level = XLV_LOG_ERROR,
         },
     };
-    int rc;
 
-    *out = NULL;
-    *out_length = 0;
     /* the last one of the range, which an instance gets when all others are taken */
     if (!geteuid() && settings->backend_uid_base)
         t.launch.uid = t.launch.gid =
             settings->backend_uid_base + settings->backend_uid_count - 1;
+    return t;
+}
+
+static int run(struct task *t, uint8_t **out, size_t *length, struct xlv_error *e)
+{
+    int rc = start(t, e);
+
+    if (!rc)
+        rc = follow(t, e);
+    if (!rc)
+        rc = take_result(t, out, length, e);
+    OPENSSL_cleanse(&t->launch, sizeof(t->launch));
+    xlv_close(&t->socket);
+    return rc;
+}
+
+int xlv_task(const struct xlv_settings *settings, enum xlv_launch_mode mode,
+             enum xlv_tpm_version version, const uint8_t *in, size_t in_length, uint8_t **out,
+             size_t *out_length, struct xlv_error *e)
+{
+    struct task t = task_of(settings, mode, version);
+    int rc;
+
+    *out = NULL;
+    *out_length = 0;
     rc = make_store(&t, in, in_length, e);
     if (!rc)
-        rc = start(&t, e);
-    if (!rc)
-        rc = follow(&t, e);
-    if (!rc)
-        rc = take_result(&t, out, out_length, e);
+        rc = run(&t, out, out_length, e);
     OPENSSL_cleanse(&t.launch, sizeof(t.launch));
-    xlv_close(&t.socket);
-    xlv_close(&t.slots[0]);
-    xlv_close(&t.slots[1]);
+    xlv_close(&t.fds[0]);
+    xlv_close(&t.fds[1]);
     return rc;
+}
+
+int xlv_task_pcrs(const struct xlv_settings *settings, enum xlv_tpm_version version,
+                  const struct xlv_copies *copies, uint8_t **out, size_t *out_length,
+                  struct xlv_error *e)
+{
+    struct task t = task_of(settings, XLV_LAUNCH_PCRS, version);
+
+    *out = NULL;
+    *out_length = 0;
+    t.launch.uuid = copies->uuid;
+    t.launch.domid = copies->domid;
+    memcpy(t.launch.instance_key, copies->instance_key, XLV_KEY_SIZE);
+    memcpy(t.launch.journal_key, copies->journal_key, XLV_KEY_SIZE);
+    t.fds[0] = copies->slots[0];
+    t.fds[1] = copies->slots[1];
+    t.fds[2] = copies->journal;
+    t.nfds = copies->journal >= 0 ? 3 : 2;
+    return run(&t, out, out_length, e);
 }

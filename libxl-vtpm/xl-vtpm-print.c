@@ -4,6 +4,7 @@
 
 #include "libxl-vtpm/xl-vtpm.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,4 +143,16 @@ void put_instance(struct json_object *request, const char *arg)
         put(request, "number", json_object_new_int64(strtoll(arg, NULL, 10)));
     else
         put(request, "uuid", json_object_new_string(arg));
+}
+
+int look_up(struct run *run, const char *name, struct json_object **shown, struct xlv_uuid *uuid)
+{
+    struct json_object *request = request_of("show");
+    int rc;
+
+    put_instance(request, name);
+    rc = ask(run, request, shown);
+    if (!rc && xlv_uuid_parse(uuid, text_of(*shown, "uuid", "")))
+        rc = xlv_fail(&run->e, -EPROTO, "the answer is no instance");
+    return rc;
 }

@@ -201,20 +201,6 @@ static int to_archive(struct run *run, const struct xlv_archive *a, uint8_t **fi
     return rc;
 }
 
-/* What the registry says of UUID|NUMBER, as the daemon sees it. */
-static int look_up(struct run *run, const char *name, struct json_object **shown,
-                   struct xlv_uuid *uuid)
-{
-    struct json_object *request = request_of("show");
-    int rc;
-
-    put_instance(request, name);
-    rc = ask(run, request, shown);
-    if (!rc && xlv_uuid_parse(uuid, text_of(*shown, "uuid", "")))
-        rc = xlv_fail(&run->e, -EPROTO, "the answer is no instance");
-    return rc;
-}
-
 int run_export(struct run *run, struct json_object **result)
 {
     const char *path = run->args[1];

@@ -51,6 +51,7 @@ static const struct command {
     { "measured", 0, 1, ANY, "kernel ramdisk cmdline", run_measured,
       "[--kernel FILE [--ramdisk FILE] [--cmdline TEXT]] [UUID|NUMBER]",
       "what was measured at the last boot, compared with the files now; or what will be" },
+    { "pcrs", 1, 1, ANY, "", run_pcrs, "UUID|NUMBER", "what the PCRs of its TPM are now" },
     { "recover", 1, 1, ANY, "use-slot yes release", run_recover,
       "[--use-slot 0|1] [--yes] [--release] UUID|NUMBER",
       "what can be read of a state; choose what to go on with" },

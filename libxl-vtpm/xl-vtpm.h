@@ -70,6 +70,9 @@ void put_instance(struct json_object *request, const char *arg);
 /* Asks the daemon or the files; frees request. *result is the caller's. */
 int ask(struct run *run, struct json_object *request, struct json_object **result);
 
+/* What the registry says of UUID|NUMBER, as the daemon sees it; *shown is the caller's. */
+int look_up(struct run *run, const char *name, struct json_object **shown, struct xlv_uuid *uuid);
+
 /* Asks at the terminal; with --yes there is no question. Nobody there to ask is a no. 0, or
  * XLV_E_REFUSED with its sentence. */
 int confirm(struct run *run, const char *question);
@@ -97,6 +100,9 @@ int run_purge(struct run *run, struct json_object **result);
 /* xl-vtpm-measure.c */
 int run_measure(struct run *run, struct json_object **result);
 int run_measured(struct run *run, struct json_object **result);
+
+/* xl-vtpm-pcrs.c */
+int run_pcrs(struct run *run, struct json_object **result);
 
 /* xl-vtpm-states.c */
 int run_recover(struct run *run, struct json_object **result);

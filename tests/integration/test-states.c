@@ -2,8 +2,8 @@
 /*
  * The administrator's work on states beside the real daemon and real backends: a change of the
  * master key under running guests, killed and gone on with; a damaged state and the choice of the
- * other slot; quarantine. What a guest wrote is there again afterwards. And what the doctor says of
- * all that runs.
+ * other slot; quarantine; what PCRs a guest has. What a guest wrote is there again afterwards. And
+ * what the doctor says of all that runs.
  */
 #include "config.h"
 
@@ -16,7 +16,7 @@
 #define UUID_C "6a1c7c0e-2f8b-4d0a-9b38-3e5f0a7d9c11"
 #define KILLS 24
 
-static char said[16384]; /* what the last command wrote, both streams */
+static char said[32768]; /* what the last command wrote, both streams */
 
 static void out_path(char path[160])
 {
@@ -420,6 +420,156 @@ static void the_daemon_notices_a_release_that_nobody_told_it(void)
     out_of_quarantine(true);
 }
 
+/* ------------------------------------------------------------------ its PCRs */
+
+/* `pcrs` tells this PCR of this bank, as the guest has it. */
+static void expect_pcr(const char *bank, uint32_t pcr, const uint8_t *value, size_t size)
+{
+    char head[16], line[160];
+    const char *at;
+    int n;
+
+    snprintf(head, sizeof(head), "\n%s:\n", bank);
+    at = strstr(said, head);
+    n = snprintf(line, sizeof(line), "\n  %-2u: 0x", pcr);
+    for (size_t i = 0; i < size; i++)
+        n += snprintf(line + n, sizeof(line) - (size_t)n, "%02x", value[i]);
+    at = at ? strstr(at, line) : NULL;
+    if (!at)
+        fail_msg("bank %s has not '%s' in: %s", bank, line, said);
+}
+
+static void expect_extended(uint32_t pcr, const char *text, unsigned times)
+{
+    uint8_t d[32], want[32];
+
+    digest_of(d, text);
+    tpm2_expected_pcr(want, d, times);
+    expect_pcr("sha256", pcr, want, sizeof(want));
+}
+
+static void the_pcrs_of_a_guest_are_told(void)
+{
+    pid_t pids[MAX_BACKENDS];
+    struct vm v;
+
+    expect_code(COMMAND("create", UUID_A), 0);
+    vm_boot(&v, 5, UUID_A);
+    extend(&v, 7, "boot");
+    extend(&v, 7, "boot");
+    expect_code(COMMAND("pcrs", UUID_A), 0);
+    expect_said("instance 1, uuid " UUID_A ", TPM 2.0, domain 5\n");
+    expect_extended(7, "boot", 2);
+    expect_extended(8, "", 0);
+    /* in a whole record, and as what is done again on top of it */
+    assert_int_equal(tpm2_nv_define(v.f), 0);
+    expect_code(COMMAND("pcrs", "1"), 0);
+    expect_extended(7, "boot", 2);
+    extend(&v, 7, "boot");
+    expect_code(COMMAND("pcrs", "1"), 0);
+    expect_extended(7, "boot", 3);
+    expect_code(COMMAND("--json", "pcrs", "1"), 0);
+    expect_said("\"sha384\":[");
+    expect_said("\"suspended\":false");
+    /* the driver unloaded, the backend killed, the daemon away: the boot goes on */
+    close_driver(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("pcrs", "1"), 0);
+    expect_extended(7, "boot", 3);
+    open_driver(&v);
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    daemon_kill(&H);
+    process_kill(pids[0]);
+    expect_code(COMMAND("pcrs", "1"), 0);
+    expect_extended(7, "boot", 3);
+    assert_int_equal(daemon_start(&H), 0);
+    assert_pcr(&v, 7, "boot", 3);
+    /* over, until the host is */
+    vm_shutdown(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("pcrs", "1"), 0);
+    expect_said("whose driver is not connected, or which is over");
+    expect_extended(7, "boot", 3);
+    assert_int_equal(daemon_stop(&H), 0);
+    harness_clear_run(&H);
+    assert_int_equal(daemon_start(&H), 0);
+    expect_code(COMMAND("pcrs", "1"), 3);
+    expect_said("instance 1 is not in use, so its TPM is off");
+    expect_code(COMMAND("pcrs", "7"), 3);
+    assert_false(log_has(&H, "power cut"));
+}
+
+static void the_pcrs_of_a_saved_guest_are_told(void)
+{
+    struct vm v;
+
+    vm_boot(&v, 5, UUID_A);
+    extend(&v, 7, "boot");
+    assert_int_equal(fx_domain_mark(H.m, 5, 4321), 0);
+    assert_int_equal(fx_domain_shutdown(H.m, 5, 2), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("pcrs", UUID_A), 0);
+    expect_said("which is suspended");
+    expect_extended(7, "boot", 1);
+}
+
+static void the_pcrs_of_a_tpm_1_2_are_told(void)
+{
+    uint8_t digest[20] = "some digest", pcr[20];
+    struct vm v;
+
+    vm_boot(&v, 5, UUID_A);
+    tpm12_startup(v.f); /* "already started" is fine */
+    assert_int_equal(tpm12_extend(v.f, 10, digest), 0);
+    assert_int_equal(tpm12_read_pcr(v.f, 10, pcr), 0);
+    expect_code(COMMAND("pcrs", UUID_A), 0);
+    expect_said("TPM 1.2");
+    expect_pcr("sha1", 10, pcr, sizeof(pcr));
+    vm_shutdown(&v);
+}
+
+/* Whatever the guest does meanwhile, what is told is what it had at one instant. */
+static void pcrs_are_told_amid_commands_and_commits(void)
+{
+    static const char *const pcrs[] = { "pcrs", UUID_A, NULL };
+    uint8_t d[32], want[32];
+    char text[80], line[80];
+    unsigned extended = 0, seen, last = 0, moved = 0;
+    struct vm v;
+
+    boot_and_define(&v, 5, UUID_A, "a");
+    digest_of(d, "step");
+    for (int round = 0; round < 12; round++) {
+        pid_t pid = command_start(pcrs);
+        unsigned first = extended;
+        siginfo_t info = { .si_pid = 0 };
+
+        while (!info.si_pid) {
+            extend(&v, 9, "step");
+            extended++;
+            snprintf(text, sizeof(text), "%u", extended);
+            if (extended % 3)
+                write_nv(&v, text);
+            assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+        }
+        expect_code(command_end(pid), 0);
+        for (seen = first; seen <= extended; seen++) {
+            tpm2_expected_pcr(want, d, seen);
+            snprintf(line, sizeof(line), "9 : 0x%02x%02x%02x%02x%02x%02x%02x%02x", want[0], want[1],
+                     want[2], want[3], want[4], want[5], want[6], want[7]);
+            if (strstr(said, line))
+                break;
+        }
+        assert_in_range(seen, first, extended);
+        moved += seen > last;
+        last = seen;
+    }
+    assert_true(moved > 6);
+    assert_pcr(&v, 9, "step", extended);
+    vm_shutdown(&v);
+}
+
 /* ------------------------------------------------------------------ the doctor */
 
 /* A backend program of our own: other tests' processes are not the doctor's business. */
@@ -611,6 +761,10 @@ int main(int argc, char **argv)
         SCENE("", a_damaged_state_is_served_again_after_a_choice, NULL, false, 0),
         SCENE("", the_daemon_lets_an_instance_out_of_quarantine, NULL, false, 0),
         SCENE("", the_daemon_notices_a_release_that_nobody_told_it, NULL, false, 0),
+        SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
+        SCENE("", the_pcrs_of_a_saved_guest_are_told, NULL, false, 0),
+        SCENE("", the_pcrs_of_a_tpm_1_2_are_told, "default-tpm-version = 1.2\n", false, 0),
+        SCENE("", pcrs_are_told_amid_commands_and_commits, NULL, false, 0),
         SCENE("", a_monitor_tells_what_the_daemon_does, NULL, false, 0),
         WITH_OWN_BACKEND(the_doctor_finds_a_healthy_host_healthy),
         WITH_OWN_BACKEND(the_doctor_misses_a_process),

@@ -73,6 +73,10 @@ static void reopen(void)
 
 static uint8_t bytes[XLV_PERMANENT_MAX + 4096];
 
+static unsigned amid_copy;
+int __real_xlv_pwrite_all(int to, const void *data, size_t length, off_t offset);
+int __wrap_xlv_pwrite_all(int to, const void *data, size_t length, off_t offset);
+
 /* A record whose every field follows from its sequence and lengths. */
 static struct xlv_journal_record record_of(uint64_t sequence, uint32_t request, uint32_t response,
                                            uint32_t volatile_length, uint32_t permanent)
@@ -103,6 +107,18 @@ static void append(const struct xlv_journal_record *r)
 
     if (rc)
         fail_msg("append gave %d: %s", rc, e.text);
+}
+
+/* The next process appends while a copy is made. */
+int __wrap_xlv_pwrite_all(int to, const void *data, size_t length, off_t offset)
+{
+    while (amid_copy) {
+        struct xlv_journal_record r = record_of(5 - amid_copy, 10, 20, 300, 0);
+
+        amid_copy--;
+        append(&r);
+    }
+    return __real_xlv_pwrite_all(to, data, length, offset);
 }
 
 static void assert_record(const struct xlv_journal_record *expected)
@@ -523,6 +539,40 @@ static void a_cleared_journal_is_as_new(void **state)
     assert_int_equal(xlv_journal_marked(journal), 0);
 }
 
+/* While it is appended to: what a copy holds is what there was at some moment, or it says no. */
+static void a_copy_is_of_one_moment(void **state)
+{
+    struct xlv_journal_record whole = record_of(1, 100, 200, 3000, 4000), loaded;
+    struct xlv_journal *j;
+    int empty XLV_CLOSE = memfd_create("empty", MFD_CLOEXEC);
+    int to XLV_CLOSE = memfd_create("copy", MFD_CLOEXEC);
+    int again XLV_CLOSE = memfd_create("copy", MFD_CLOEXEC);
+
+    (void)state;
+    assert_int_equal(xlv_journal_copy(empty, to), 0);
+    assert_int_equal(lseek(to, 0, SEEK_END), 0);
+    assert_load(XLV_E_EMPTY, "");
+    append(&whole);
+    assert_int_equal(xlv_journal_copy(fd, to), 0);
+    /* what is appended after it is not in it */
+    whole = record_of(2, 10, 20, 300, 0);
+    append(&whole);
+    assert_int_equal(xlv_journal_new(&j, to, &uuid_a, key_a, NULL), 0);
+    assert_int_equal(xlv_journal_load(j, &loaded, NULL), 0);
+    assert_int_equal(loaded.sequence, 1);
+    assert_int_equal(loaded.permanent_length, 4000);
+    xlv_journal_free(j);
+    /* amid it, two appends: the first is where the named one was not */
+    amid_copy = 2;
+    assert_int_equal(xlv_journal_copy(fd, again), XLV_E_CONFLICT);
+    amid_copy = 0;
+    assert_int_equal(xlv_journal_copy(fd, again), 0);
+    assert_int_equal(xlv_journal_new(&j, again, &uuid_a, key_a, NULL), 0);
+    assert_int_equal(xlv_journal_load(j, &loaded, NULL), 0);
+    assert_int_equal(loaded.sequence, 4);
+    xlv_journal_free(j);
+}
+
 static void nothing_readable_is_left_in_the_file(void **state)
 {
     struct xlv_journal_record r = record_of(1, 100, 100, 9000, 1300);
@@ -559,6 +609,7 @@ int main(void)
         TEST(attempts_are_counted_per_sequence_and_survive),
         TEST(a_mark_survives_and_stays_through_appends),
         TEST(a_cleared_journal_is_as_new),
+        TEST(a_copy_is_of_one_moment),
         TEST(nothing_readable_is_left_in_the_file),
     };
 
