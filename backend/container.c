@@ -13,6 +13,7 @@
 #define MAGIC 0x53505658u /* "XVPS" */
 #define ENTRY_PERMALL 1u
 #define ENTRY_SAVESTATE 2u
+#define ENTRY_MARK 4u
 
 int xlv_container_read(const uint8_t *data, size_t length, struct xlv_container *out,
                        struct xlv_error *e)
@@ -37,6 +38,9 @@ int xlv_container_read(const uint8_t *data, size_t length, struct xlv_container 
 
         if (!bytes || zero)
             return xlv_fail(e, XLV_E_CORRUPT, "the permanent state is cut short or damaged");
+        if (type == ENTRY_MARK)
+            return xlv_fail(e, XLV_E_REFUSED, "the TPM is a clone that has not got an identity of "
+                            "its own yet");
         if (type == ENTRY_PERMALL) {
             view = &out->permall;
             view_length = &out->permall_length;
@@ -93,4 +97,44 @@ int xlv_container_write(const struct xlv_container *c, uint8_t **out, size_t *le
     *out = bytes;
     *length = size;
     return 0;
+}
+
+int xlv_container_mark(const uint8_t *data, size_t length, uint8_t **out, size_t *out_length,
+                       struct xlv_error *e)
+{
+    size_t size = length + XLV_CONTAINER_ENTRY;
+    struct xlv_bytes w;
+    uint8_t *bytes;
+
+    *out = NULL;
+    *out_length = 0;
+    if (size > XLV_PERMANENT_MAX)
+        return xlv_fail(e, -EFBIG, "the TPM's permanent state has %zu bytes, the limit is %u",
+                        size, XLV_PERMANENT_MAX);
+    bytes = malloc(size);
+    if (!bytes)
+        return -ENOMEM;
+    w = xlv_bytes_writer(bytes, size);
+    xlv_put_data(&w, data, length);
+    put_entry(&w, ENTRY_MARK, NULL, 0);
+    *out = bytes;
+    *out_length = size;
+    return 0;
+}
+
+bool xlv_container_marked(const uint8_t *data, size_t length, size_t *unmarked)
+{
+    struct xlv_bytes c = xlv_bytes_reader(data, length);
+    unsigned type = 0;
+    size_t at = 0;
+
+    xlv_get_view(&c, XLV_CONTAINER_HEADER);
+    while (xlv_bytes_left(&c)) {
+        at = c.at;
+        type = xlv_get_u16(&c);
+        (void)xlv_get_u16(&c);
+        (void)xlv_get_view(&c, xlv_get_u32(&c));
+    }
+    *unmarked = at;
+    return xlv_bytes_ok(&c) && type == ENTRY_MARK && length - at == XLV_CONTAINER_ENTRY;
 }

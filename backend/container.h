@@ -7,12 +7,15 @@
  *     1  permall    always
  *     2  savestate  TPM 1.2, after TPM_SaveState
  *     3  a kept state, which kept.h puts behind it and takes off
+ *     4  the mark of a TPM that has to get another identity before anybody is served with it:
+ *        no bytes, and the last entry
  * It carries no checksum: the store and the journal seal what they keep, and
  * libtpms checks its own blobs.
  */
 #ifndef XLV_CONTAINER_H
 #define XLV_CONTAINER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,5 +42,14 @@ int xlv_container_read(const uint8_t *data, size_t length, struct xlv_container 
 /* *out is the caller's. -ENOMEM; -EFBIG: larger than XLV_PERMANENT_MAX. */
 int xlv_container_write(const struct xlv_container *c, uint8_t **out, size_t *length,
                         struct xlv_error *e);
+
+/*
+ * The mark, put behind a container that has none (*out is the caller's: -ENOMEM, -EFBIG), and looked
+ * for: true, with the length of what comes before it. A marked container is none for
+ * xlv_container_read().
+ */
+int xlv_container_mark(const uint8_t *data, size_t length, uint8_t **out, size_t *out_length,
+                       struct xlv_error *e);
+bool xlv_container_marked(const uint8_t *data, size_t length, size_t *unmarked);
 
 #endif

@@ -250,8 +250,8 @@ static int manufacture(struct backend *b, struct xlv_error *e)
         .certify = certify,
         .opaque = b,
     };
-    uint8_t *state = NULL;
-    size_t length = 0;
+    uint8_t *state = NULL, *renewed = NULL;
+    size_t length = 0, renewed_length = 0, unmarked;
     uint64_t generation;
     int r;
 
@@ -267,8 +267,15 @@ static int manufacture(struct backend *b, struct xlv_error *e)
         if (!r)
             xlv_log(XLV_LOG_NOTICE, "made a TPM %s",
                     b->launch.tpm_version == XLV_TPM_2_0 ? "2.0" : "1.2");
+    } else if (!r && xlv_container_marked(state, length, &unmarked)) {
+        r = xlv_renew(&how, state, unmarked, &renewed, &renewed_length, e);
+        if (!r)
+            r = xlv_store_commit(b->store, renewed, renewed_length, &generation, e);
+        if (!r)
+            xlv_log(XLV_LOG_NOTICE, "gave a cloned TPM an identity of its own");
     }
     xlv_engine_wipe(state, length);
+    xlv_engine_wipe(renewed, renewed_length);
     if (!r)
         tell_simple(b, XLV_MSG_READY);
     return r;

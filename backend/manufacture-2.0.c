@@ -14,6 +14,7 @@
 
 #include "backend/manufacture-internal.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "backend/command.h"
@@ -27,6 +28,8 @@
 #define TPM_RH_PLATFORM 0x4000000cu
 
 #define TPM_CC_EVICT_CONTROL 0x120u
+#define TPM_CC_NV_UNDEFINE_SPACE 0x122u
+#define TPM_CC_CHANGE_EPS 0x124u
 #define TPM_CC_NV_DEFINE_SPACE 0x12au
 #define TPM_CC_PCR_ALLOCATE 0x12bu
 #define TPM_CC_CREATE_PRIMARY 0x131u
@@ -36,6 +39,9 @@
 #define TPM_CC_GET_CAPABILITY 0x17au
 #define TPM_CAP_PCRS 5u
 #define TPM_CAP_TPM_PROPERTIES 6u
+#define TPM_RC_HANDLE_2 0x28bu   /* TPM_RC_HANDLE, of the second handle */
+#define TPM_RC_BAD_AUTH_1 0x9a2u /* TPM_RC_BAD_AUTH, of the first session */
+#define TPM_RC_NV_DEFINED 0x14cu
 #define TPM_PT_REVISION 0x102u
 #define TPM_PT_MANUFACTURER 0x105u
 #define TPM_PT_FIRMWARE_VERSION_1 0x10bu
@@ -274,17 +280,27 @@ static int create(const struct template *t, uint32_t *handle, struct xlv_msg_end
     return good ? 0 : xlv_fail(e, XLV_E_TPM, "%s gives another kind of key", t->name);
 }
 
-static int persist(const struct template *t, uint32_t handle, struct xlv_error *e)
+/* owned: the TPM may have an owner with a password, or with another key in that place; then it
+ * stays without the key, which whoever needs it makes from its template. */
+static int persist(const struct template *t, uint32_t handle, bool owned, struct xlv_error *e)
 {
     const uint32_t handles[] = { TPM_RH_OWNER, handle };
     struct request q;
     uint8_t flush[14];
     struct xlv_bytes c = xlv_bytes_writer(flush, sizeof(flush));
+    const uint8_t *response = NULL;
+    size_t length = 0;
+    uint32_t code;
     int r;
 
     begin(&q, TPM_CC_EVICT_CONTROL, handles, 2);
     xlv_put_u32_be(&q.c, t->handle);
-    r = send(&q, "TPM2_EvictControl", NULL, NULL, e);
+    r = send(&q, "TPM2_EvictControl", &response, &length, e);
+    code = r == XLV_E_TPM && response ? xlv_response_code(response, length) : 0;
+    if (owned && (code == TPM_RC_BAD_AUTH_1 || code == TPM_RC_NV_DEFINED)) {
+        xlv_error_clear(e);
+        r = 0;
+    }
     if (r)
         return r;
     xlv_put_u16_be(&c, 0x8001); /* TPM_ST_NO_SESSIONS */
@@ -294,15 +310,18 @@ static int persist(const struct template *t, uint32_t handle, struct xlv_error *
     return xlv_manufacture_send("TPM2_FlushContext", flush, sizeof(flush), NULL, NULL, e);
 }
 
-static int make_keys(struct xlv_msg_endorsement *keys, struct xlv_error *e)
+/* owned: what is the owner's is left alone. */
+static int make_keys(struct xlv_msg_endorsement *keys, bool owned, struct xlv_error *e)
 {
     uint32_t handle;
     int r = 0;
 
     for (size_t i = 0; !r && i < sizeof(templates) / sizeof(templates[0]); i++) {
+        if (owned && templates[i].ek < 0)
+            continue;
         r = create(&templates[i], &handle, keys, e);
         if (!r)
-            r = persist(&templates[i], handle, e);
+            r = persist(&templates[i], handle, owned, e);
     }
     return r;
 }
@@ -459,6 +478,71 @@ static int allocate_pcrs(uint32_t banks, struct xlv_error *e)
                                               "banks that are wanted (bits %#x)", banks);
 }
 
+/* --- another identity ------------------------------------------------------------- */
+
+/* New seed and proof: the keys of the endorsement hierarchy are gone, the persistent ones too, and
+ * its authorization and policy are empty (Part 3, 24.5). */
+static int change_seed(struct xlv_error *e)
+{
+    static const uint32_t platform = TPM_RH_PLATFORM;
+    struct request q;
+
+    begin(&q, TPM_CC_CHANGE_EPS, &platform, 1);
+    return send(&q, "TPM2_ChangeEPS", NULL, NULL, e);
+}
+
+/* Those for the keys that are gone, whoever made them: of the low and the high range. */
+static int remove_certificates(struct xlv_error *e)
+{
+    static const uint32_t index[] = {
+        XLV_NV_EK_RSA_2048, XLV_NV_EK_P256, XLV_NV_EK_P384, 0x01c0001c /* RSA 3072 */,
+        0x01c0001e /* RSA 4096 */, XLV_NV_PLATFORM,
+    };
+    int r = 0;
+
+    for (size_t i = 0; !r && i < sizeof(index) / sizeof(index[0]); i++) {
+        const uint32_t handles[] = { TPM_RH_PLATFORM, index[i] };
+        const uint8_t *response = NULL;
+        struct request q;
+        size_t length = 0;
+
+        begin(&q, TPM_CC_NV_UNDEFINE_SPACE, handles, 2);
+        r = send(&q, "TPM2_NV_UndefineSpace", &response, &length, e);
+        if (r == XLV_E_TPM && response &&
+            xlv_response_code(response, length) == TPM_RC_HANDLE_2) { /* there was none */
+            xlv_error_clear(e);
+            r = 0;
+        }
+    }
+    return r;
+}
+
+int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
+{
+    static struct xlv_msg_certificates certificates; /* large for a stack */
+    struct xlv_msg_endorsement keys = { .h = { 0 } };
+    uint8_t shutdown[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t request_length, length;
+    int r = xlv_engine_startup(e);
+
+    if (!r)
+        r = change_seed(e);
+    if (!r)
+        r = remove_certificates(e);
+    if (!r)
+        r = make_keys(&keys, true, e);
+    if (!r)
+        r = describe(&keys, e);
+    if (!r)
+        r = xlv_manufacture_certify(how, &keys, &certificates, e);
+    if (!r)
+        r = store_certificates(&certificates, e);
+    if (!r)
+        r = xlv_engine_shutdown(shutdown, &request_length, &response, &length, e);
+    return r;
+}
+
 /* ------------------------------------------------------------------------------- */
 
 int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
@@ -471,7 +555,7 @@ int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
     int r = xlv_engine_startup(e);
 
     if (!r)
-        r = make_keys(&keys, e);
+        r = make_keys(&keys, false, e);
     if (!r)
         r = describe(&keys, e);
     if (!r)

@@ -13,6 +13,9 @@ int xlv_manufacture_send(const char *name, const uint8_t *request, size_t length
 int xlv_manufacture_1_2(const struct xlv_manufacture *how, struct xlv_error *e);
 int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e);
 
+/* The same of what a TPM 2.0, which is on and not started yet, has of its old identity. */
+int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e);
+
 /* keys to certificates, or none. */
 int xlv_manufacture_certify(const struct xlv_manufacture *how,
                             const struct xlv_msg_endorsement *keys,

@@ -200,3 +200,21 @@ int xlv_manufacture(const struct xlv_manufacture *how, uint8_t **permanent, size
     xlv_engine_off();
     return r;
 }
+
+int xlv_renew(const struct xlv_manufacture *how, const uint8_t *old, size_t old_length,
+              uint8_t **permanent, size_t *length, struct xlv_error *e)
+{
+    int r;
+
+    *permanent = NULL;
+    *length = 0;
+    if (how->version != XLV_TPM_2_0)
+        return xlv_fail(e, XLV_E_REFUSED, "a TPM 1.2 keeps its endorsement key for life");
+    r = xlv_engine_load(how->version, old, old_length, NULL, 0, e);
+    if (!r)
+        r = xlv_renew_2_0(how, e);
+    if (!r)
+        r = xlv_engine_permanent(permanent, length, e);
+    xlv_engine_off();
+    return r;
+}

@@ -51,4 +51,12 @@ int xlv_manufacture(const struct xlv_manufacture *how, uint8_t **permanent, size
 #define XLV_NV_PLATFORM 0x01c08000u
 #define XLV_NV_1_2_EK 0x1000f000u
 
+/*
+ * The same TPM 2.0 with another identity: endorsement seed, EKs and certificates are new, the keys
+ * of its endorsement hierarchy gone. What its owner has stays: seed, keys, NV, passwords, lockout.
+ * old: a container, unmarked. Else as xlv_manufacture(); XLV_E_REFUSED: TPM 1.2 cannot.
+ */
+int xlv_renew(const struct xlv_manufacture *how, const uint8_t *old, size_t old_length,
+              uint8_t **permanent, size_t *length, struct xlv_error *e);
+
 #endif

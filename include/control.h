@@ -33,6 +33,7 @@
  *     create {uuid?, tpm_version?, label?}         instance
  *     bind   {domain, devid?, uuid|number}         instance
  *     unbind {domain, devid?}                      null
+ *     make   {uuid|number}    instance; its TPM, if it is new, is made now and not at its first use
  *     release {uuid|number}   instance; out of quarantine ("invalid" where it is not in)
  *     label  {uuid|number, label}                  instance; "" takes the label away
  *     delete {uuid|number}    instance, which is a tombstone now ("in use", "refused")

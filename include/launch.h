@@ -90,7 +90,8 @@ struct xlv_msg_header {
 enum xlv_launch_mode {
     XLV_LAUNCH_SERVE = 1,       /* serve a device */
     XLV_LAUNCH_MANUFACTURE = 2, /* make a new TPM, commit it, exit; idempotent:
-                                   a store that holds a good state stays as it is */
+                                   a store that holds a good state stays as it is, but for a
+                                   clone's that has to get an identity of its own: it gets it */
     XLV_LAUNCH_KEEP = 3,        /* keep the state of a suspended domain, of which the journal
                                    has the last word; idempotent */
     XLV_LAUNCH_TRY = 4,         /* does this state make a TPM that starts? The slots are in memory

@@ -514,6 +514,20 @@ static int call_release(const struct xlv_calls *c, struct json_object *request,
     return rc ? rc : full_json(c, &instance, result, e);
 }
 
+/* The TPM of a new instance, which another process made, is made now instead of at its first use. */
+static int call_make(const struct xlv_calls *c, struct json_object *request,
+                     struct json_object **result, struct xlv_error *e)
+{
+    struct xlv_instance instance;
+    int rc = get_instance(c, request, &instance, e);
+
+    if (!rc && instance.life == XLV_LIFE_NEW && c->created)
+        rc = c->created(&instance, c->opaque, e);
+    if (!rc)
+        rc = xlv_registry_get_number(c->registry, instance.number, &instance, e);
+    return rc ? rc : full_json(c, &instance, result, e);
+}
+
 /* What the next restored domain of an instance gets, though its save is not the one that is kept. */
 static int call_accept(const struct xlv_calls *c, struct json_object *request,
                        struct json_object **result, struct xlv_error *e)
@@ -753,7 +767,7 @@ static const struct {
     { "ek-cert", call_ek_cert },
     { "label", call_label },   { "delete", call_delete }, { "undelete", call_undelete },
     { "purge", call_purge },   { "stats", call_stats },
-    { "measure", call_measure },
+    { "measure", call_measure }, { "make", call_make },
 };
 
 struct json_object *xlv_calls_answer(const struct xlv_calls *calls, struct json_object *request)

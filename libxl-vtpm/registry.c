@@ -1217,7 +1217,7 @@ int xlv_registry_sweep(struct xlv_registry *r, struct xlv_error *e)
 }
 
 int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
-                       enum xlv_tpm_version version, const char *label,
+                       enum xlv_tpm_version version, const char *label, enum xlv_life life,
                        int (*fill)(int dirfd, const struct xlv_instance *instance, void *opaque,
                                    struct xlv_error *e),
                        void *opaque, struct xlv_instance *instance, struct xlv_error *e)
@@ -1244,7 +1244,7 @@ int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
     if (!rc)
         rc = fill(dirfd, &made, opaque, e);
     if (!rc)
-        rc = xlv_registry_set_life(r, made.number, XLV_LIFE_READY, e);
+        rc = xlv_registry_set_life(r, made.number, life, e);
     undone = rc != 0;
     rc = end(r, rc, doing, e);
     /* after an error in the commit nobody knows: then the mark stays, and the next sweep does */
@@ -1252,7 +1252,7 @@ int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
         (void)unlinkat(dirfd, MARK, 0);
     else if (made.number && undone)
         (void)discard(r, made.directory, NULL);
-    made.life = XLV_LIFE_READY;
+    made.life = life;
     if (!rc)
         *instance = made;
     return rc;

@@ -156,13 +156,13 @@ int xlv_registry_create(struct xlv_registry *registry, const struct xlv_uuid *uu
                         struct xlv_instance *instance, struct xlv_error *e);
 
 /*
- * Makes an instance that has its TPM already (READY): fill() writes the state into the open
- * directory, durably, inside the transaction. Killed at any moment there is the whole instance
+ * Makes an instance that has its TPM already (READY), or what its TPM is made from (NEW): fill()
+ * writes the state into the open directory, durably, inside the transaction. Killed at any moment there is the whole instance
  * or none; a directory that was being filled then is marked, serves nobody, and goes with the
  * next sweep. fill() may not use the registry. XLV_E_EXISTS, XLV_E_INVALID, or what fill() says.
  */
 int xlv_registry_adopt(struct xlv_registry *registry, const struct xlv_uuid *uuid,
-                       enum xlv_tpm_version version, const char *label,
+                       enum xlv_tpm_version version, const char *label, enum xlv_life life,
                        int (*fill)(int dirfd, const struct xlv_instance *instance, void *opaque,
                                    struct xlv_error *e),
                        void *opaque, struct xlv_instance *instance, struct xlv_error *e);

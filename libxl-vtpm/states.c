@@ -16,6 +16,7 @@
 
 #include <openssl/crypto.h>
 
+#include "backend/container.h"
 #include "backend/journal.h"
 #include "backend/kept.h"
 #include "backend/store.h"
@@ -126,6 +127,12 @@ int xlv_states_read(struct xlv_states *s, const struct xlv_instance *instance, u
     xlv_close(&slots[1]);
     if (rc == XLV_E_EMPTY)
         return not_made(instance, e);
+    if (!rc && xlv_container_marked(*data, size, length)) {
+        xlv_wipe(*data, size);
+        *data = NULL;
+        *length = 0;
+        return not_made(instance, e);
+    }
     if (!rc)
         rc = xlv_kept_split(*data, size, &kept, length);
     if (rc) {
@@ -317,17 +324,16 @@ int xlv_states_adopt(struct xlv_states *s, const struct xlv_uuid *uuid,
 {
     struct commit c = { .states = s, .data = data, .length = length };
 
-    return xlv_registry_adopt(s->registry, uuid, version, label, fill, &c, instance, e);
+    return xlv_registry_adopt(s->registry, uuid, version, label, XLV_LIFE_READY, fill, &c,
+                              instance, e);
 }
 
 /* Its store, opened and locked; *instance is as it is under the lock. create: also where there is
- * none yet. What a journal knows of it is gone: until a commit its TPM goes on as after a power
- * cut. */
-static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool create,
-                      struct xlv_instance *instance, int slots[2], struct xlv_error *e)
+ * none yet. */
+static int open_locked(struct xlv_states *s, const struct xlv_uuid *uuid, bool create,
+                       struct xlv_instance *instance, int slots[2], struct xlv_error *e)
 {
     int dirfd XLV_CLOSE = -1;
-    char path[PATH_MAX];
     int rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
 
     if (!rc && create)
@@ -343,6 +349,17 @@ static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool cr
     if (!rc && instance->deleted_s)
         rc = xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is deleted: xl-vtpm undelete it "
                       "first", instance->number);
+    return rc;
+}
+
+/* The same, and what a journal knows of it is gone: until a commit its TPM goes on as after a
+ * power cut. */
+static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool create,
+                      struct xlv_instance *instance, int slots[2], struct xlv_error *e)
+{
+    char path[PATH_MAX];
+    int rc = open_locked(s, uuid, create, instance, slots, e);
+
     if (rc)
         return rc;
     xlv_settings_journal(s->settings, instance->number, path);
@@ -401,6 +418,43 @@ int xlv_states_clear(struct xlv_states *s, const struct xlv_uuid *uuid,
         rc = commit(s, uuid, slots, &c, e);
     xlv_wipe(old, length);
     xlv_wipe(cleared, c.length);
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    return rc;
+}
+
+int xlv_states_clone(struct xlv_states *s, const struct xlv_uuid *source,
+                     const struct xlv_uuid *uuid, const char *label, bool renew,
+                     struct xlv_instance *instance, struct xlv_error *e)
+{
+    struct commit c = { .states = s };
+    int slots[2] = { -1, -1 };
+    uint8_t *state = NULL, *marked = NULL;
+    size_t length = 0;
+    struct xlv_instance from;
+    int rc = xlv_registry_get(s->registry, source, &from, e);
+
+    if (!rc && renew && from.tpm_version == XLV_TPM_1_2)
+        rc = xlv_fail(e, XLV_E_REFUSED, "a TPM 1.2 keeps its endorsement key for life, so a clone "
+                      "of instance %" PRIu64 " can have --keep-identity only; xl-vtpm create makes "
+                      "a new one", from.number);
+    if (!rc)
+        rc = open_locked(s, source, false, &from, slots, e);
+    if (rc == XLV_E_NOT_FOUND && from.life == XLV_LIFE_NEW) {
+        xlv_error_clear(e);
+        rc = not_made(&from, e);
+    }
+    if (!rc)
+        rc = xlv_states_read(s, &from, &state, &length, e);
+    if (!rc && renew)
+        rc = xlv_container_mark(state, length, &marked, &c.length, e);
+    c.data = marked ? marked : state;
+    c.length = marked ? c.length : length;
+    if (!rc)
+        rc = xlv_registry_adopt(s->registry, uuid, from.tpm_version, label,
+                                renew ? XLV_LIFE_NEW : XLV_LIFE_READY, fill, &c, instance, e);
+    xlv_wipe(marked, c.length);
+    xlv_wipe(state, length);
     xlv_close(&slots[0]);
     xlv_close(&slots[1]);
     return rc;

@@ -69,4 +69,13 @@ int xlv_states_replace(struct xlv_states *states, const struct xlv_uuid *uuid,
 int xlv_states_clear(struct xlv_states *states, const struct xlv_uuid *uuid,
                      struct xlv_instance *instance, struct xlv_error *e);
 
+/*
+ * Another instance with the same permanent state. renew: it gets an identity of its own when its
+ * TPM is made, which is not yet (xlv_renew() in backend/manufacture.h). XLV_E_EXISTS; XLV_E_IN_USE:
+ * the source is; XLV_E_REFUSED: another host has that, it is deleted, or a TPM 1.2 cannot.
+ */
+int xlv_states_clone(struct xlv_states *states, const struct xlv_uuid *source,
+                     const struct xlv_uuid *uuid, const char *label, bool renew,
+                     struct xlv_instance *instance, struct xlv_error *e);
+
 #endif

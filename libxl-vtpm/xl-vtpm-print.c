@@ -156,3 +156,19 @@ int look_up(struct run *run, const char *name, struct json_object **shown, struc
         rc = xlv_fail(&run->e, -EPROTO, "the answer is no instance");
     return rc;
 }
+
+int refuse_if_served(struct run *run, const struct xlv_uuid *uuid)
+{
+    struct json_object *request = request_of("show"), *shown = NULL;
+    char text[XLV_UUID_TEXT];
+    int rc;
+
+    put(request, "uuid", json_object_new_string(xlv_uuid_format(uuid, text)));
+    rc = ask(run, request, &shown);
+    if (!rc && member(shown, "device"))
+        rc = xlv_fail(&run->e, XLV_E_IN_USE, "instance %s is in use by domain %s: shut it down "
+                      "first", text_of(shown, "number", "?"),
+                      text_of(member(shown, "device"), "domid", "?"));
+    json_object_put(shown);
+    return rc;
+}

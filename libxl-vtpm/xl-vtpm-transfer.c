@@ -316,23 +316,6 @@ static int from_archive(struct run *run, const uint8_t *file, size_t length,
     return rc;
 }
 
-/* Its backend may be dead, but the boot of the domain is not over. */
-static int refuse_if_served(struct run *run, const struct xlv_uuid *uuid)
-{
-    struct json_object *request = request_of("show"), *shown = NULL;
-    char text[XLV_UUID_TEXT];
-    int rc;
-
-    put(request, "uuid", json_object_new_string(xlv_uuid_format(uuid, text)));
-    rc = ask(run, request, &shown);
-    if (!rc && member(shown, "device"))
-        rc = xlv_fail(&run->e, XLV_E_IN_USE, "instance %s is in use by domain %s: shut it down "
-                      "first", text_of(shown, "number", "?"),
-                      text_of(member(shown, "device"), "domid", "?"));
-    json_object_put(shown);
-    return rc;
-}
-
 /* The state has shown that it is one: now it gets its place. */
 static int adopt(struct run *run, const struct xlv_archive *a, const uint8_t *state, size_t length)
 {

@@ -40,8 +40,8 @@ enum exit_code {
 struct run {
     bool json, verbose, offline, help, version;
     bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired, on, off, as_set;
-    bool prometheus;
-    const char *config, *tpm_version, *label, *devid, *use_slot, *key, *swtpm_key;
+    bool prometheus, new_identity, keep_identity;
+    const char *config, *tpm_version, *label, *uuid, *devid, *use_slot, *key, *swtpm_key;
     const char *passphrase_file, *kernel, *ramdisk, *cmdline;
     char **args; /* behind the command's name */
     int count;
@@ -72,6 +72,9 @@ int ask(struct run *run, struct json_object *request, struct json_object **resul
 
 /* What the registry says of UUID|NUMBER, as the daemon sees it; *shown is the caller's. */
 int look_up(struct run *run, const char *name, struct json_object **shown, struct xlv_uuid *uuid);
+
+/* XLV_E_IN_USE where a domain has it, though its backend may be dead for a moment. */
+int refuse_if_served(struct run *run, const struct xlv_uuid *uuid);
 
 /* Asks at the terminal; with --yes there is no question. Nobody there to ask is a no. 0, or
  * XLV_E_REFUSED with its sentence. */
@@ -116,6 +119,9 @@ int run_ek_cert(struct run *run, struct json_object **result);
 int run_export(struct run *run, struct json_object **result);
 int run_import(struct run *run, struct json_object **result);
 int run_clear(struct run *run, struct json_object **result);
+
+/* xl-vtpm-clone.c */
+int run_clone(struct run *run, struct json_object **result);
 
 /* xl-vtpm-stats.c */
 int run_stats(struct run *run, struct json_object **result);

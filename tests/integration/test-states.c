@@ -273,24 +273,33 @@ static size_t of_pem(const char *pem, uint8_t *out, size_t room)
     return n;
 }
 
-static void a_guest_finds_the_certificate_that_the_host_knows(void)
+/* The certificate of its EK in the guest is the one that the host knows; it is in der. */
+static size_t guests_certificate(struct vm *v, const char *uuid, uint8_t der[2048])
 {
     /* NV_Read by the index's own authorization, which is empty; size and offset follow */
     uint8_t read[] = { 0x80, 2, 0, 0, 0, 35, 0, 0, 1, 0x4e, 1, 0xc0, 0, 2, 1, 0xc0, 0, 2, 0, 0, 0,
                        9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
-    uint8_t response[4096], der[2048];
+    uint8_t response[4096];
     size_t length, n;
-    struct vm a;
 
-    vm_boot(&a, 5, UUID_A);
-    expect_code(COMMAND("ek-cert", UUID_A), 0);
-    length = of_pem(said, der, sizeof(der));
+    expect_code(COMMAND("ek-cert", uuid), 0);
+    length = of_pem(said, der, 2048);
     assert_true(length > 500 && length < 1024);
     read[31] = (uint8_t)(length >> 8);
     read[32] = (uint8_t)length;
-    assert_int_equal(tpm_send(a.f, read, sizeof(read), response, &n), 0);
+    assert_int_equal(tpm_send(v->f, read, sizeof(read), response, &n), 0);
     assert_int_equal(n, 10 + 4 + 2 + length + 5);
     assert_memory_equal(response + 16, der, length);
+    return length;
+}
+
+static void a_guest_finds_the_certificate_that_the_host_knows(void)
+{
+    uint8_t der[2048];
+    struct vm a;
+
+    vm_boot(&a, 5, UUID_A);
+    (void)guests_certificate(&a, UUID_A, der);
     /* by which it is verified, and what it is shown by */
     expect_code(COMMAND("ca", "export"), 0);
     expect_said("-----BEGIN CERTIFICATE-----");
@@ -418,6 +427,67 @@ static void the_daemon_lets_an_instance_out_of_quarantine(void)
 static void the_daemon_notices_a_release_that_nobody_told_it(void)
 {
     out_of_quarantine(true);
+}
+
+/* ------------------------------------------------------------------ clones */
+
+static void a_clone_has_the_contents_and_an_identity_of_its_own(void)
+{
+    uint8_t der[2048], other[2048];
+    size_t length;
+    struct vm a, b;
+
+    boot_and_define(&a, 5, UUID_A, "a");
+    length = guests_certificate(&a, UUID_A, der);
+    expect_code(COMMAND("clone", "--new-identity", "--uuid", UUID_B, UUID_A), 4);
+    expect_said("in use by domain 5");
+    vm_shutdown(&a);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("clone", "--new-identity", "--uuid", UUID_B, UUID_A), 0);
+    assert_true(log_wait(&H, "gave a cloned TPM an identity of its own", SOON));
+    vm_boot(&b, 6, UUID_B);
+    assert_nv(&b, "a");
+    assert_true(guests_certificate(&b, UUID_B, other) != length || memcmp(der, other, length));
+    /* two TPMs from now on */
+    write_nv(&b, "b");
+    vm_boot(&a, 7, UUID_A);
+    assert_nv(&a, "a");
+    vm_shutdown(&a);
+    vm_shutdown(&b);
+}
+
+/* Whenever the making of its identity is killed, the clone gets one, and never serves without. */
+static void a_clone_whose_making_is_killed_is_made_again(void)
+{
+    uint8_t der[2048], other[2048];
+    size_t length;
+    struct vm a, b;
+
+    boot_and_define(&a, 5, UUID_A, "a");
+    length = guests_certificate(&a, UUID_A, der);
+    vm_shutdown(&a);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    for (unsigned i = 0; i < 4; i++) {
+        static const char *const uuids[] = { UUID_B, UUID_C,
+                                             "6a1c7c0e-2f8b-4d0a-9b38-3e5f0a7d9c12",
+                                             "6a1c7c0e-2f8b-4d0a-9b38-3e5f0a7d9c13" };
+        pid_t pid;
+
+        if (i % 2)
+            daemon_kill(&H);
+        expect_code(COMMAND("clone", "--new-identity", "--uuid", uuids[i], UUID_A), 0);
+        if (i % 2) {
+            assert_int_equal(daemon_start(&H), 0);
+        } else if (backends(&H, &pid) == 1) {
+            kill(pid, SIGKILL);
+        }
+        vm_boot(&b, 10 + i, uuids[i]);
+        assert_nv(&b, "a");
+        assert_true(guests_certificate(&b, uuids[i], other) != length ||
+                    memcmp(der, other, length));
+        vm_shutdown(&b);
+        assert_true(backends_wait(&H, 0, NULL, SOON));
+    }
 }
 
 /* ------------------------------------------------------------------ its PCRs */
@@ -761,6 +831,8 @@ int main(int argc, char **argv)
         SCENE("", a_damaged_state_is_served_again_after_a_choice, NULL, false, 0),
         SCENE("", the_daemon_lets_an_instance_out_of_quarantine, NULL, false, 0),
         SCENE("", the_daemon_notices_a_release_that_nobody_told_it, NULL, false, 0),
+        SCENE("", a_clone_has_the_contents_and_an_identity_of_its_own, NULL, false, 0),
+        SCENE("", a_clone_whose_making_is_killed_is_made_again, NULL, false, 0),
         SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
         SCENE("", the_pcrs_of_a_saved_guest_are_told, NULL, false, 0),
         SCENE("", the_pcrs_of_a_tpm_1_2_are_told, "default-tpm-version = 1.2\n", false, 0),

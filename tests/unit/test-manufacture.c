@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -487,6 +488,166 @@ static void a_certificate_that_tpm_1_2_has_no_room_for_is_refused(void **state)
     assert_null(permanent);
 }
 
+/* --- another identity ------------------------------------------------------------- */
+
+#define OWNERS_INDEX 0x01500001u
+
+static void read_all(uint32_t index, uint8_t *out, uint32_t length)
+{
+    struct answer a;
+
+    for (uint32_t at = 0; at < length; at += 256) {
+        uint16_t piece = (uint16_t)(length - at < 256 ? length - at : 256);
+        struct cmd c;
+        struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x14e); /* NV_Read by its own authorization */
+
+        xlv_put_u32_be(&w, index);
+        xlv_put_u32_be(&w, index);
+        put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+        xlv_put_u16_be(&w, piece);
+        xlv_put_u16_be(&w, (uint16_t)at);
+        cmd_end(&c, &w);
+        run(&a, c);
+        assert_int_equal(a.code, 0);
+        memcpy(out + at, a.b + 16, piece);
+    }
+}
+
+/* TPM2_HierarchyChangeAuth of an empty one. */
+static void give_password(uint32_t hierarchy)
+{
+    struct answer a;
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x129);
+
+    xlv_put_u32_be(&w, hierarchy);
+    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+    xlv_put_u16_be(&w, 4);
+    xlv_put_data(&w, "word", 4);
+    cmd_end(&c, &w);
+    run(&a, c);
+    assert_int_equal(a.code, 0);
+}
+
+/* The TPM that is on, with another identity. */
+static void renew(void)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    uint8_t *old, *renewed;
+    size_t length, renewed_length;
+
+    assert_int_equal(xlv_engine_permanent(&old, &length, &e), 0);
+    xlv_engine_off();
+    if (xlv_renew(&how_2_0, old, length, &renewed, &renewed_length, &e))
+        fail_msg("%s", e.text);
+    xlv_engine_wipe(old, length);
+    xlv_engine_wipe(permanent, permanent_length);
+    permanent = renewed;
+    permanent_length = renewed_length;
+    boot(XLV_TPM_2_0);
+}
+
+static void renewed(bool passwords)
+{
+    static const uint32_t index[XLV_CERTIFICATES] = { 0x01c00002, 0x01c00016, 0x01c0000a,
+                                                      0x01c08000 };
+    struct xlv_msg_endorsement was;
+    uint8_t found[XLV_CERTIFICATE_MAX], owners[32];
+    struct answer a, srk;
+
+    give_certificates(XLV_CERTIFICATES);
+    make(&how_2_0);
+    was = told;
+    run(&srk, read_public(XLV_HANDLE_SRK));
+    run(&a, tpm2_nv_define(OWNERS_INDEX, 0, 32));
+    assert_int_equal(a.code, 0);
+    run(&a, tpm2_nv_write(OWNERS_INDEX, 0x5a, 32));
+    assert_int_equal(a.code, 0);
+    if (passwords) {
+        give_password(TPM2_RH_OWNER);
+        give_password(0x4000000b); /* the endorsement's goes */
+    }
+    for (unsigned i = 0; i < XLV_CERTIFICATES; i++)
+        given.certificate[i].der[0] ^= 0xff;
+    renew();
+    for (int i = 0; i < XLV_EKS; i++) {
+        assert_int_equal(told.key[i].length, was.key[i].length);
+        assert_memory_not_equal(told.key[i].bytes, was.key[i].bytes, told.key[i].length);
+    }
+    for (unsigned i = 0; i < XLV_CERTIFICATES; i++) {
+        read_all(index[i], found, given.certificate[i].length);
+        assert_memory_equal(found, given.certificate[i].der, given.certificate[i].length);
+    }
+    /* only its owner can put it there, and has a password now */
+    run(&a, read_public(XLV_HANDLE_EK_RSA_2048));
+    assert_int_equal(a.code == 0, !passwords);
+    if (!passwords)
+        assert_memory_equal(a.b + 12 + keys[0].fixed + 2, told.key[XLV_EK_RSA_2048].bytes, 256);
+    /* what is the owner's is as it was */
+    run(&a, read_public(XLV_HANDLE_SRK));
+    assert_int_equal(a.code, 0);
+    assert_int_equal(a.n, srk.n);
+    assert_memory_equal(a.b, srk.b, a.n);
+    if (!passwords) {
+        run(&a, tpm2_nv_read(OWNERS_INDEX, 32));
+        assert_int_equal(a.code, 0);
+        memset(owners, 0x5a, sizeof(owners));
+        assert_memory_equal(a.b + 16, owners, sizeof(owners));
+    }
+    run(&a, get_capability(1, 0x80000000, 8));
+    assert_memory_equal(a.b + 15, "\0\0\0\0", 4);
+}
+
+static void a_renewed_tpm_has_another_identity_and_the_same_owner(void **state)
+{
+    (void)state;
+    renewed(false);
+}
+
+static void an_owners_password_stays_and_keeps_only_the_places_of_the_keys_empty(void **state)
+{
+    (void)state;
+    renewed(true);
+}
+
+static void without_certificates_a_renewed_tpm_has_none_of_the_old_ones(void **state)
+{
+    struct answer a;
+
+    (void)state;
+    give_certificates(XLV_CERTIFICATES);
+    make(&how_2_0);
+    memset(&given, 0, sizeof(given));
+    renew();
+    run(&a, get_capability(1, 0x01000000, 8));
+    assert_int_equal(a.code, 0);
+    assert_memory_equal(a.b + 15, "\0\0\0\0", 4);
+    /* nor is it renewed where they are refused */
+    refuse = XLV_E_REFUSED;
+    {
+        uint8_t *out;
+        size_t length;
+
+        xlv_engine_off();
+        assert_int_equal(xlv_renew(&how_2_0, permanent, permanent_length, &out, &length, NULL),
+                         XLV_E_REFUSED);
+        assert_null(out);
+    }
+}
+
+static void tpm_1_2_cannot_be_renewed(void **state)
+{
+    struct xlv_error e = XLV_ERROR_INIT;
+    uint8_t *out;
+    size_t length;
+
+    (void)state;
+    make(&how_1_2);
+    assert_int_equal(xlv_renew(&how_1_2, permanent, permanent_length, &out, &length, &e),
+                     XLV_E_REFUSED);
+    assert_null(out);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_teardown(name, down)
@@ -503,6 +664,10 @@ int main(void)
         test(the_ek_of_tpm_1_2_is_the_one_told_of),
         test(the_certificate_of_tpm_1_2_is_read_by_all_and_written_by_nobody),
         test(a_certificate_that_tpm_1_2_has_no_room_for_is_refused),
+        test(a_renewed_tpm_has_another_identity_and_the_same_owner),
+        test(an_owners_password_stays_and_keeps_only_the_places_of_the_keys_empty),
+        test(without_certificates_a_renewed_tpm_has_none_of_the_old_ones),
+        test(tpm_1_2_cannot_be_renewed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

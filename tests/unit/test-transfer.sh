@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # xl-vtpm export and import: TPMs between us and the real swtpm, both ways, plain
-# and encrypted; our own archive; files that lie, and kills in the middle. TAP.
+# and encrypted; our own archive; files that lie, and kills in the middle; clear and
+# clone. TAP.
 # shellcheck disable=SC2034 # out and err are shown by ok
 set -u
 
@@ -273,6 +274,56 @@ ok "a TPM 1.2 is cleared" code 0
 # TPM_ForceClear ends allowMaintenance, the sixth flag; the first five are what counts
 ok "it has its EK, and is enabled and active" same "$(instance 1.2 "$old" tell | sed '/^flags/s/....$//')" \
     "$(sed '/^flags/s/....$//' <<<"$before")"
+
+# --- cloned ---
+run import "$dir/a1/tpm2-00.permall"
+source=$out
+before=$(instance 2.0 "$source" tell)
+all=$(instances)
+for flags in "" "--new-identity --keep-identity"; do
+    # shellcheck disable=SC2086
+    run clone $flags "$source"
+    ok "a clone needs one of two: '$flags'" is "$code $(instances)" "5 $all"
+done
+run clone --keep-identity --uuid nonsense "$source"
+ok "a clone's uuid is one" is "$code" 5
+run clone --keep-identity --uuid "$uuid" "$source"
+ok "and nobody's yet" code 4
+hold "$dir/state/instances/$(number "$source")" "$source" "$dir/state/master.key"
+run clone --new-identity "$source"
+ok "what is in use is not cloned" has "$err" "in use"
+let_go
+ok "so far there is none" is "$(instances)" "$all"
+touch "$dir/run/journal/$(number "$source")"
+run clone --keep-identity --label twice "$source"
+twin=$out
+ok "an exact clone is made" code 0
+ok "with a warning that is heard" has "$err" "WARNING: instances"
+ok "it is the same TPM" same "$(instance 2.0 "$twin" tell)" "$before"
+run --json show "$twin"
+ok "with the label, ready" is "$(field '.label + " " + .life')" "twice ready"
+run clone --new-identity --uuid 77777777-2222-3333-4444-555555555555 "$source"
+ok "a clone with another identity is made, under that uuid" is "$code $out" \
+    "0 77777777-2222-3333-4444-555555555555"
+run --json show "$out"
+ok "its TPM is made with its first use" is "$(field .life)" new
+twin=$(field .uuid)
+run export --swtpm "$twin" "$dir/unfinished"
+ok "and is not there before" has "$err" "not made yet"
+run clone --keep-identity "$twin"
+ok "nor for another clone" has "$err" "not made yet"
+ok "nothing of the source has changed" is \
+    "$(instance 2.0 "$source" tell)/$(test -e "$dir/run/journal/$(number "$source")" && echo journal)" \
+    "$before/journal"
+run delete --yes "$source"
+run clone --new-identity "$source"
+ok "what is deleted is not cloned" code 4
+run clone --new-identity "$old"
+ok "a TPM 1.2 has no other identity" has "$err" "keeps its endorsement key for life"
+run clone --keep-identity "$old"
+ok "but an exact clone" same "$(instance 1.2 "$out" tell)" "$(instance 1.2 "$old" tell)"
+run clone --new-identity "$new"
+ok "what was never made cannot be cloned" has "$err" "not made yet"
 
 # --- killed at each system call that changes something ---
 fresh() { rm -rf "$dir/state"; mkdir -p "$dir/run/journal"; }
