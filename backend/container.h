@@ -44,8 +44,8 @@ int xlv_container_write(const struct xlv_container *c, uint8_t **out, size_t *le
                         struct xlv_error *e);
 
 /*
- * The mark, put behind a container that has none (*out is the caller's: -ENOMEM, -EFBIG), and looked
- * for: true, with the length of what comes before it. A marked container is none for
+ * The mark, put behind a container that has none (*out is the caller's: -ENOMEM, -EFBIG), and
+ * looked for: true, with the length of what comes before it. A marked container is none for
  * xlv_container_read().
  */
 int xlv_container_mark(const uint8_t *data, size_t length, uint8_t **out, size_t *out_length,

@@ -1216,15 +1216,29 @@ int xlv_registry_sweep(struct xlv_registry *r, struct xlv_error *e)
     return rc ? rc : end(r, sweep(r, e), doing, e);
 }
 
+/* The directory of an instance, open and marked: until the mark goes, it goes if the instance does. */
+static int open_marked(struct xlv_registry *r, const struct xlv_instance *i, int flags, int *dirfd,
+                       struct xlv_error *e)
+{
+    int fd XLV_CLOSE = -1, rc = xlv_registry_directory(r, i, dirfd, e);
+
+    if (rc)
+        return rc;
+    fd = openat(*dirfd, MARK, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600);
+    if (fd < 0 || fsync(*dirfd))
+        return xlv_fail(e, -errno, "%s: %s beside it cannot be marked: %s", r->path, i->directory,
+                        strerror(errno));
+    return 0;
+}
+
 int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
                        enum xlv_tpm_version version, const char *label, enum xlv_life life,
-                       int (*fill)(int dirfd, const struct xlv_instance *instance, void *opaque,
-                                   struct xlv_error *e),
-                       void *opaque, struct xlv_instance *instance, struct xlv_error *e)
+                       xlv_fill *fill, void *opaque, struct xlv_instance *instance,
+                       struct xlv_error *e)
 {
     static const char doing[] = "adopt an instance";
     struct xlv_instance made = { .number = 0 };
-    int dirfd XLV_CLOSE = -1, fd XLV_CLOSE = -1, rc;
+    int dirfd XLV_CLOSE = -1, rc;
     bool undone;
 
     rc = begin_new(r, uuid, label, doing, e);
@@ -1234,13 +1248,7 @@ int xlv_registry_adopt(struct xlv_registry *r, const struct xlv_uuid *uuid,
     if (!rc)
         rc = insert_new(r, uuid, version, label, &made, e);
     if (!rc)
-        rc = xlv_registry_directory(r, &made, &dirfd, e);
-    if (!rc) {
-        fd = openat(dirfd, MARK, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd < 0 || fsync(dirfd))
-            rc = xlv_fail(e, -errno, "%s: %s beside it cannot be marked: %s", r->path,
-                          made.directory, strerror(errno));
-    }
+        rc = open_marked(r, &made, O_EXCL, &dirfd, e);
     if (!rc)
         rc = fill(dirfd, &made, opaque, e);
     if (!rc)
@@ -1834,7 +1842,7 @@ int xlv_registry_undelete(struct xlv_registry *r, uint64_t number, struct xlv_er
 int xlv_registry_purge(struct xlv_registry *r, uint64_t number, struct xlv_error *e)
 {
     static const char doing[] = "purge an instance";
-    int lock XLV_CLOSE = -1, dirfd XLV_CLOSE = -1, fd XLV_CLOSE = -1, rc = begin(r, doing, e);
+    int lock XLV_CLOSE = -1, dirfd XLV_CLOSE = -1, rc = begin(r, doing, e);
     struct xlv_instance i;
 
     if (rc)
@@ -1848,14 +1856,102 @@ int xlv_registry_purge(struct xlv_registry *r, uint64_t number, struct xlv_error
         rc = about_instance(r, "DELETE FROM instance WHERE number = ?1", number, doing, e);
     /* with the mark a kill behind the commit leaves what the next sweep takes away; before it,
      * what it finds to be an instance */
-    if (!rc && (dirfd = openat(r->dir, i.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
-        fd = openat(dirfd, MARK, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-        if (fd < 0 || fsync(dirfd))
-            rc = xlv_fail(e, -errno, "%s: %s beside it cannot be marked: %s", r->path, i.directory,
-                          strerror(errno));
-    }
+    if (!rc && !faccessat(r->dir, i.directory, F_OK, 0))
+        rc = open_marked(r, &i, 0, &dirfd, e);
     rc = end(r, rc, doing, e);
     return rc ? rc : discard(r, i.directory, e);
+}
+
+/* Two numbers into a statement about instances. */
+static int about_two(struct xlv_registry *r, const char *sql, uint64_t a, uint64_t b,
+                     const char *doing, struct xlv_error *e)
+{
+    sqlite3_stmt *stmt FINALIZE = NULL;
+    int rc = prepare(r, &stmt, sql, doing, e);
+
+    if (!rc)
+        rc = bind_int(r, stmt, 1, (int64_t)a, doing, e);
+    if (!rc)
+        rc = bind_int(r, stmt, 2, (int64_t)b, doing, e);
+    return rc ? rc : run(r, stmt, doing, e);
+}
+
+/* Inside the transaction: what is known of `from` is known of the tombstone, and its row makes
+ * room for a new one with its uuid, to which the bindings go. */
+static int exchange(struct xlv_registry *r, const struct xlv_instance *from,
+                    const struct xlv_instance *earlier, struct xlv_instance *fresh,
+                    const char *doing, struct xlv_error *e)
+{
+    static const char *const moves[] = {
+        "UPDATE instance SET (life, created, last_used, last_domain_name, last_domain_uuid) ="
+        " (SELECT life, created, last_used, last_domain_name, last_domain_uuid FROM instance"
+        " WHERE number = ?1) WHERE number = ?2",
+        "UPDATE ek SET instance = ?2 WHERE instance = ?1",
+        "UPDATE certificate SET instance = ?2 WHERE instance = ?1",
+        "UPDATE binding SET instance = ?2 WHERE instance = ?1",
+    };
+    int rc = 0;
+
+    for (size_t i = 0; !rc && i < COUNT(moves); i++)
+        rc = about_two(r, moves[i], from->number, earlier->number, doing, e);
+    if (!rc)
+        rc = set_deleted(r, earlier->number, time(NULL), doing, e);
+    if (!rc)
+        rc = about_instance(r, "DELETE FROM instance WHERE number = ?1", from->number, doing, e);
+    if (!rc)
+        rc = insert(r, &from->uuid, from->tpm_version, from->label, fresh, e);
+    if (!rc)
+        rc = about_two(r, moves[COUNT(moves) - 1], earlier->number, fresh->number, doing, e);
+    if (!rc)
+        rc = xlv_registry_measure_boot(r, fresh->number, from->measure_boot, e);
+    return rc;
+}
+
+int xlv_registry_reset(struct xlv_registry *r, const struct xlv_uuid *uuid,
+                       const struct xlv_uuid *tombstone, const char *label, xlv_fill *fill,
+                       void *opaque, struct xlv_instance *instance, struct xlv_instance *earlier,
+                       struct xlv_error *e)
+{
+    static const char doing[] = "reset an instance";
+    struct xlv_instance from, kept = { .number = 0 }, fresh = { .number = 0 };
+    int dirfd XLV_CLOSE = -1, old XLV_CLOSE = -1, rc;
+    bool undone;
+
+    rc = begin_new(r, tombstone, label, doing, e);
+    if (rc)
+        return rc;
+    rc = sweep(r, e);
+    if (!rc)
+        rc = xlv_registry_get(r, uuid, &from, e);
+    if (!rc && (from.deleted_s || from.handover != XLV_HANDOVER_HELD))
+        rc = xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is deleted, or not on this host",
+                      from.number);
+    if (!rc)
+        rc = insert_new(r, tombstone, from.tpm_version, label, &kept, e);
+    if (!rc)
+        rc = open_marked(r, &kept, O_EXCL, &dirfd, e);
+    if (!rc)
+        rc = fill(dirfd, &kept, opaque, e);
+    if (!rc)
+        rc = open_marked(r, &from, 0, &old, e);
+    if (!rc)
+        rc = exchange(r, &from, &kept, &fresh, doing, e);
+    if (!rc)
+        rc = find_number(r, kept.number, &kept, e);
+    if (!rc)
+        rc = find_number(r, fresh.number, &fresh, e);
+    undone = rc != 0;
+    rc = end_insert(r, rc, &fresh, doing, e);
+    if (!rc) {
+        (void)unlinkat(dirfd, MARK, 0);
+        *instance = fresh;
+        *earlier = kept;
+        /* what stays of it goes with the next sweep */
+        (void)discard(r, from.directory, NULL);
+    } else if (kept.number && undone) {
+        (void)discard(r, kept.directory, NULL);
+    }
+    return rc;
 }
 
 struct older {

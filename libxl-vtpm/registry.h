@@ -155,6 +155,9 @@ int xlv_registry_create(struct xlv_registry *registry, const struct xlv_uuid *uu
                         enum xlv_tpm_version version, const char *label,
                         struct xlv_instance *instance, struct xlv_error *e);
 
+typedef int xlv_fill(int dirfd, const struct xlv_instance *instance, void *opaque,
+                     struct xlv_error *e);
+
 /*
  * Makes an instance that has its TPM already (READY), or what its TPM is made from (NEW): fill()
  * writes the state into the open directory, durably, inside the transaction. Killed at any moment there is the whole instance
@@ -163,9 +166,8 @@ int xlv_registry_create(struct xlv_registry *registry, const struct xlv_uuid *uu
  */
 int xlv_registry_adopt(struct xlv_registry *registry, const struct xlv_uuid *uuid,
                        enum xlv_tpm_version version, const char *label, enum xlv_life life,
-                       int (*fill)(int dirfd, const struct xlv_instance *instance, void *opaque,
-                                   struct xlv_error *e),
-                       void *opaque, struct xlv_instance *instance, struct xlv_error *e);
+                       xlv_fill *fill, void *opaque, struct xlv_instance *instance,
+                       struct xlv_error *e);
 
 /* Removes what interrupted adoptions left, and returns when none is under way that began before. */
 int xlv_registry_sweep(struct xlv_registry *registry, struct xlv_error *e);
@@ -234,6 +236,17 @@ int xlv_registry_undelete(struct xlv_registry *registry, uint64_t number, struct
 /* Ends a tombstone: row, bindings, directory. Its uuid is unknown then, its number never used
  * again. Killed at any moment, all of it is there or the next sweep removes the rest. */
 int xlv_registry_purge(struct xlv_registry *registry, uint64_t number, struct xlv_error *e);
+
+/*
+ * The uuid becomes a NEW instance's, with its label and bindings; what it was is a tombstone with
+ * a uuid of its own, *earlier, whose state fill() writes, as in xlv_registry_adopt(). In one step.
+ * The caller has the lock of its store. XLV_E_NOT_FOUND; XLV_E_REFUSED: deleted, or another host
+ * has it.
+ */
+int xlv_registry_reset(struct xlv_registry *registry, const struct xlv_uuid *uuid,
+                       const struct xlv_uuid *tombstone, const char *label, xlv_fill *fill,
+                       void *opaque, struct xlv_instance *instance, struct xlv_instance *earlier,
+                       struct xlv_error *e);
 
 /* All that were deleted at least so many seconds ago; those that resist are left for another
  * time. *count (may be NULL): how many there were. */

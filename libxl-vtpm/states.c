@@ -393,6 +393,15 @@ int xlv_states_replace(struct xlv_states *s, const struct xlv_uuid *uuid,
     return rc;
 }
 
+static int refuse_suspended(const struct xlv_instance *instance, struct xlv_error *e)
+{
+    if (!instance->suspended.at_s)
+        return 0;
+    return xlv_fail(e, XLV_E_REFUSED, "a domain that was saved goes on with instance %" PRIu64 ": "
+                    "restore it first, or let the next one be reset (xl-vtpm accept --reset) and "
+                    "boot", instance->number);
+}
+
 int xlv_states_clear(struct xlv_states *s, const struct xlv_uuid *uuid,
                      struct xlv_instance *instance, struct xlv_error *e)
 {
@@ -402,10 +411,8 @@ int xlv_states_clear(struct xlv_states *s, const struct xlv_uuid *uuid,
     size_t length = 0;
     int rc = xlv_registry_get(s->registry, uuid, instance, e);
 
-    if (!rc && instance->suspended.at_s)
-        rc = xlv_fail(e, XLV_E_REFUSED, "a domain that was saved goes on with instance %" PRIu64
-                      ": restore it first, or let the next one be reset (xl-vtpm accept --reset) "
-                      "and boot", instance->number);
+    if (!rc)
+        rc = refuse_suspended(instance, e);
     if (!rc)
         rc = take_store(s, uuid, false, instance, slots, e);
     if (!rc)
@@ -455,6 +462,41 @@ int xlv_states_clone(struct xlv_states *s, const struct xlv_uuid *source,
                                 renew ? XLV_LIFE_NEW : XLV_LIFE_READY, fill, &c, instance, e);
     xlv_wipe(marked, c.length);
     xlv_wipe(state, length);
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    return rc;
+}
+
+int xlv_states_reset(struct xlv_states *s, const struct xlv_uuid *uuid,
+                     struct xlv_instance *instance, struct xlv_instance *earlier,
+                     struct xlv_error *e)
+{
+    struct commit c = { .states = s };
+    char label[XLV_LABEL_MAX + 1], text[XLV_UUID_TEXT];
+    int slots[2] = { -1, -1 };
+    uint8_t *state = NULL;
+    struct xlv_instance from;
+    struct xlv_uuid tombstone;
+    int rc = xlv_registry_get(s->registry, uuid, &from, e);
+
+    if (!rc)
+        rc = refuse_suspended(&from, e);
+    if (!rc)
+        rc = take_store(s, uuid, false, &from, slots, e);
+    if (rc == XLV_E_NOT_FOUND && from.life == XLV_LIFE_NEW) {
+        xlv_error_clear(e);
+        rc = not_made(&from, e);
+    }
+    if (!rc)
+        rc = xlv_states_read(s, &from, &state, &c.length, e);
+    if (!rc) {
+        c.data = state;
+        xlv_uuid_generate(&tombstone);
+        snprintf(label, sizeof(label), "before the reset of %s", xlv_uuid_format(uuid, text));
+        rc = xlv_registry_reset(s->registry, uuid, &tombstone, label, fill, &c, instance, earlier,
+                                e);
+    }
+    xlv_wipe(state, c.length);
     xlv_close(&slots[0]);
     xlv_close(&slots[1]);
     return rc;

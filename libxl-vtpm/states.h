@@ -78,4 +78,14 @@ int xlv_states_clone(struct xlv_states *states, const struct xlv_uuid *source,
                      const struct xlv_uuid *uuid, const char *label, bool renew,
                      struct xlv_instance *instance, struct xlv_error *e);
 
+/*
+ * Another TPM under the same uuid: *instance, which is new and whose TPM is made at its first use.
+ * What it was is *earlier, a tombstone with a uuid of its own, as after a delete. In one step.
+ * XLV_E_EMPTY: there is no TPM yet; else as xlv_states_clear(). A state that cannot be read
+ * cannot be kept either: then nothing is done.
+ */
+int xlv_states_reset(struct xlv_states *states, const struct xlv_uuid *uuid,
+                     struct xlv_instance *instance, struct xlv_instance *earlier,
+                     struct xlv_error *e);
+
 #endif

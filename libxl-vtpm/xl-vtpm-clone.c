@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* xl-vtpm clone: another TPM with the same contents. */
+/* xl-vtpm: another TPM with the same contents (clone), or with the same uuid (reset). */
 #include "config.h"
 
 #include "libxl-vtpm/xl-vtpm.h"
@@ -60,4 +60,44 @@ int run_clone(struct run *run, struct json_object **result)
                 text_of(*result, "number", "?"));
     json_object_put(shown);
     return rc;
+}
+
+int run_reset(struct run *run, struct json_object **result)
+{
+    struct xlv_states states = { .registry = NULL };
+    struct json_object *shown = NULL, *old;
+    struct xlv_instance instance, earlier;
+    char question[XLV_TEXT_MAX], text[XLV_UUID_TEXT];
+    struct xlv_uuid uuid;
+    int rc = look_up(run, run->args[0], &shown, &uuid);
+
+    if (!rc)
+        rc = refuse_if_served(run, &uuid);
+    if (!rc) {
+        snprintf(question, sizeof(question), "Instance %s (%s) gets a new TPM, as from the factory: "
+                 "its guest finds nothing that it kept in the old one, and nothing opens that is "
+                 "sealed to it. The old one is deleted; xl-vtpm undelete brings it back until it is "
+                 "purged.", text_of(shown, "number", "?"), text_of(shown, "uuid", "?"));
+        rc = confirm(run, question);
+    }
+    json_object_put(shown);
+    if (!rc)
+        rc = xlv_states_init(&states, run->settings, false, &run->e);
+    if (!rc)
+        rc = xlv_states_reset(&states, &uuid, &instance, &earlier, &run->e);
+    xlv_states_deinit(&states);
+    if (!rc)
+        rc = make_tpm(run, &uuid, result);
+    if (rc)
+        return rc;
+    old = json_object_new_object();
+    put(old, "number", json_object_new_int64((int64_t)earlier.number));
+    put(old, "uuid", json_object_new_string(xlv_uuid_format(&earlier.uuid, text)));
+    put(*result, "earlier", old);
+    if (!run->json)
+        printf("uuid %s is instance %s now, with a new TPM\nthe earlier one is deleted instance %s, "
+               "uuid %s; xl-vtpm undelete %s brings it back, as that\n",
+               text_of(*result, "uuid", "?"), text_of(*result, "number", "?"),
+               text_of(old, "number", "?"), text, text_of(old, "number", "?"));
+    return 0;
 }

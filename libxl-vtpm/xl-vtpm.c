@@ -69,6 +69,8 @@ static const struct command {
       "an instance from such a file; prints its uuid" },
     { "clear", 1, 1, ANY, "yes", run_clear, "[--yes] UUID|NUMBER",
       "a TPM without its owner and lockout; its endorsement key stays" },
+    { "reset", 1, 1, ANY, "yes", run_reset, "[--yes] UUID|NUMBER",
+      "a new TPM under the same uuid; the old one is deleted, and can be had back" },
     { "clone", 1, 1, ANY, "new-identity keep-identity uuid label", run_clone,
       "--new-identity|--keep-identity [--uuid UUID] [--label TEXT] UUID|NUMBER",
       "another instance with what that one holds; prints its uuid" },

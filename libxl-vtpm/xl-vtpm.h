@@ -122,6 +122,7 @@ int run_clear(struct run *run, struct json_object **result);
 
 /* xl-vtpm-clone.c */
 int run_clone(struct run *run, struct json_object **result);
+int run_reset(struct run *run, struct json_object **result);
 
 /* xl-vtpm-stats.c */
 int run_stats(struct run *run, struct json_object **result);

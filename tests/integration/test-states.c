@@ -490,6 +490,43 @@ static void a_clone_whose_making_is_killed_is_made_again(void)
     }
 }
 
+/* A new one under the same uuid and for the same domain; the old one is deleted, and can be had. */
+static void a_reset_gives_a_guest_another_tpm(void)
+{
+    uint8_t der[2048], other[2048];
+    char line[512], old[64] = "";
+    size_t length;
+    struct vm a;
+    FILE *pipe;
+
+    boot_and_define(&a, 5, UUID_A, "a");
+    length = guests_certificate(&a, UUID_A, der);
+    expect_code(COMMAND("reset", "--yes", UUID_A), 4);
+    expect_said("in use by domain 5");
+    vm_shutdown(&a);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("reset", "--yes", UUID_A), 0);
+    expect_said("uuid " UUID_A " is instance 3 now, with a new TPM");
+    vm_boot(&a, 6, UUID_A);
+    assert_int_equal(tpm2_nv_define(a.f), 0); /* nothing is there */
+    write_nv(&a, "new");
+    assert_true(guests_certificate(&a, UUID_A, other) != length || memcmp(der, other, length));
+    vm_shutdown(&a);
+    snprintf(line, sizeof(line), "sqlite3 %s/state/vtpm.db 'SELECT uuid FROM instance WHERE deleted "
+             "> 0'", H.dir);
+    pipe = popen(line, "r");
+    assert_non_null(pipe);
+    assert_non_null(fgets(old, sizeof(old), pipe));
+    pclose(pipe);
+    old[strcspn(old, "\n")] = '\0';
+    expect_code(COMMAND("undelete", old), 0);
+    vm_boot(&a, 7, old);
+    assert_nv(&a, "a");
+    assert_int_equal(guests_certificate(&a, old, other), length);
+    assert_memory_equal(der, other, length);
+    vm_shutdown(&a);
+}
+
 /* ------------------------------------------------------------------ its PCRs */
 
 /* `pcrs` tells this PCR of this bank, as the guest has it. */
@@ -833,6 +870,7 @@ int main(int argc, char **argv)
         SCENE("", the_daemon_notices_a_release_that_nobody_told_it, NULL, false, 0),
         SCENE("", a_clone_has_the_contents_and_an_identity_of_its_own, NULL, false, 0),
         SCENE("", a_clone_whose_making_is_killed_is_made_again, NULL, false, 0),
+        SCENE("", a_reset_gives_a_guest_another_tpm, NULL, false, 0),
         SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
         SCENE("", the_pcrs_of_a_saved_guest_are_told, NULL, false, 0),
         SCENE("", the_pcrs_of_a_tpm_1_2_are_told, "default-tpm-version = 1.2\n", false, 0),

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# xl-vtpm label, delete, undelete, purge: what is deleted is served to nobody and
-# can be had back; what is purged is gone, whole, whenever it is killed. TAP.
+# xl-vtpm label, delete, undelete, purge, reset: what is deleted is served to nobody
+# and can be had back; what is purged is gone, whole, whenever it is killed. TAP.
 # shellcheck disable=SC2034 # out and err are shown by ok
 set -u
 
@@ -103,6 +103,82 @@ run purge
 ok "purge wants to know what" code 5
 run purge --expired --yes 2
 ok "one thing at a time" code 5
+
+# --- reset: the uuid has another TPM, the old one is deleted ---
+make_one
+sql "UPDATE instance SET label='web server', measure_boot='on', last_domain_name='web'"
+run reset 1
+ok "a reset is asked for" is "$code$(sql 'SELECT number, life FROM instance')" "41|ready"
+hold "$dir/state/instances/1" $U "$dir/state/master.key"
+run reset --yes 1
+ok "what is in use is not reset" has "$err" "in use"
+let_go
+sql "UPDATE instance SET suspended=5"
+run reset --yes 1
+ok "nor under a domain that was saved" has "$err" "restore it first"
+sql "UPDATE instance SET suspended=0, handover='departed'"
+run reset --yes 1
+ok "nor what another host has" code 4
+sql "UPDATE instance SET handover='', deleted=5"
+run reset --yes 1
+ok "nor what is deleted" code 4
+sql "UPDATE instance SET deleted=0"
+mkdir -p "$dir/run/journal"
+touch "$dir/run/journal/1"
+ok "so far all is as it was" is "$(state read)" "1 a state"
+run reset --yes --json $U
+ok "it is reset" code 0
+old=$(field .earlier.uuid)
+ok "under its uuid is a new one, with its label" is \
+    "$(field '.uuid + " " + .life + " " + .label + " " + .measure_boot')" "$U new web server on"
+ok "bound as it was" is "$(field '.bindings[0].domain + " " + .bindings[0].origin')" "web administrator"
+ok "of the old state there is one copy" is \
+    "$("$build/tests/unit/state" read "$dir/state/instances/2" "$old" "$dir/state/master.key")" "1 a state"
+ok "and no journal" is "$(cd "$dir" && echo state/instances/* run/journal/*)" \
+    "state/instances/2 state/instances/3 run/journal/*"
+run show "$old"
+ok "it is deleted" has "$out" "xl-vtpm undelete"
+ok "and says what it was" has "$out" "before the reset of $U"
+run check "$dir/web.cfg"
+ok "the domain gets the new one" has "$out" "$U"
+run reset --yes $U
+ok "what was never made is not reset" has "$err" "not made yet"
+run undelete "$old"
+ok "the old one comes back, as its own" is "$code$(sql 'SELECT count(*) FROM instance WHERE deleted=0')" 02
+run reset --yes nonsense
+ok "nobody is not reset" test "$code" != 0
+
+killed=0 wrong=0 before=0
+for call in fsync fdatasync openat unlinkat pwrite64 mkdirat; do
+    for count in 1 2 3 5 9 14; do
+        make_one
+        { ASAN_OPTIONS=detect_leaks=0 strace -o /dev/null -P "$dir/state" -P "$dir/state/instances" \
+            -P "$dir/state/instances/1" -P "$dir/state/instances/2" -P "$dir/state/instances/2/slot-0" \
+            -P "$dir/state/vtpm.db" -P "$dir/state/vtpm.db-wal" \
+            -e trace="$call" -e inject="$call:signal=KILL:when=$count" \
+            "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" reset --yes 1 >"$dir/out"; } 2>"$dir/err"
+        [ $? = 137 ] && killed=$((killed + 1))
+        if [ "$(sql "SELECT life FROM instance WHERE uuid='$U'")" = ready ]; then
+            before=$((before + 1))
+            is "$(state read)$(sql 'SELECT count(*) FROM instance')" "1 a state1" ||
+                { wrong=$((wrong + 1)); echo "# $call $count"; }
+            run reset --yes 1
+            [ "$code" = 0 ] || { wrong=$((wrong + 1)); echo "# again: $call $count $err"; }
+        fi
+        # once more a new one, and the old one whole
+        old=$(sql "SELECT number || ' ' || uuid FROM instance WHERE deleted > 0")
+        is "$(sql "SELECT life FROM instance WHERE uuid='$U'")$("$build/tests/unit/state" read \
+            "$dir/state/instances/${old% *}" "${old#* }" "$dir/state/master.key")" "new1 a state" ||
+            { wrong=$((wrong + 1)); echo "# after: $call $count $old"; }
+        "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" rekey >/dev/null 2>&1
+        is "$(sql 'SELECT group_concat(number) FROM (SELECT number FROM instance ORDER BY number)')" \
+            "$(cd "$dir/state/instances" && echo * | tr ' ' ,)" ||
+            { wrong=$((wrong + 1)); echo "# left: $call $count"; }
+    done
+done
+echo "# killed $killed times, before anything had happened $before times"
+ok "killed at any call it is as before, or reset" is "$wrong" 0
+ok "it was killed, sometimes too late" test "$killed" -gt 8 -a "$before" -lt 36
 
 killed=0 wrong=0
 for call in fsync fdatasync openat unlinkat pwrite64; do
