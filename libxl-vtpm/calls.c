@@ -514,7 +514,7 @@ static int call_release(const struct xlv_calls *c, struct json_object *request,
     return rc ? rc : full_json(c, &instance, result, e);
 }
 
-/* The TPM of a new instance, which another process made, is made now instead of at its first use. */
+/* The TPM of a new instance, which another process made, is made now and not at its first use. */
 static int call_make(const struct xlv_calls *c, struct json_object *request,
                      struct json_object **result, struct xlv_error *e)
 {

@@ -53,8 +53,8 @@ int run_clone(struct run *run, struct json_object **result)
     if (!rc && !run->json)
         puts(text_of(*result, "uuid", "?"));
     if (!rc && run->keep_identity)
-        fprintf(stderr, "xl-vtpm: WARNING: instances %s and %s are the same TPM twice now: the same "
-                "endorsement key,\nxl-vtpm: certificates and keys. Whoever trusts or attests one "
+        fprintf(stderr, "xl-vtpm: WARNING: instances %s and %s are the same TPM twice now: the "
+                "same endorsement key,\nxl-vtpm: certificates and keys. Whoever trusts or attests one "
                 "takes the other for it. Let no\nxl-vtpm: two guests use them; for a second guest "
                 "clone with --new-identity.\n", text_of(shown, "number", "?"),
                 text_of(*result, "number", "?"));
@@ -74,10 +74,10 @@ int run_reset(struct run *run, struct json_object **result)
     if (!rc)
         rc = refuse_if_served(run, &uuid);
     if (!rc) {
-        snprintf(question, sizeof(question), "Instance %s (%s) gets a new TPM, as from the factory: "
-                 "its guest finds nothing that it kept in the old one, and nothing opens that is "
-                 "sealed to it. The old one is deleted; xl-vtpm undelete brings it back until it is "
-                 "purged.", text_of(shown, "number", "?"), text_of(shown, "uuid", "?"));
+        snprintf(question, sizeof(question), "Instance %s (%s) gets a new TPM, as from the factory"
+                 ": its guest finds nothing that it kept in the old one, and nothing opens that is "
+                 "sealed to it. The old one is deleted; xl-vtpm undelete brings it back until it "
+                 "is purged.", text_of(shown, "number", "?"), text_of(shown, "uuid", "?"));
         rc = confirm(run, question);
     }
     json_object_put(shown);
@@ -95,8 +95,8 @@ int run_reset(struct run *run, struct json_object **result)
     put(old, "uuid", json_object_new_string(xlv_uuid_format(&earlier.uuid, text)));
     put(*result, "earlier", old);
     if (!run->json)
-        printf("uuid %s is instance %s now, with a new TPM\nthe earlier one is deleted instance %s, "
-               "uuid %s; xl-vtpm undelete %s brings it back, as that\n",
+        printf("uuid %s is instance %s now, with a new TPM\nthe earlier one is deleted instance %s"
+               ", uuid %s; xl-vtpm undelete %s brings it back, as that\n",
                text_of(*result, "uuid", "?"), text_of(*result, "number", "?"),
                text_of(old, "number", "?"), text, text_of(old, "number", "?"));
     return 0;

@@ -512,8 +512,8 @@ static void a_reset_gives_a_guest_another_tpm(void)
     write_nv(&a, "new");
     assert_true(guests_certificate(&a, UUID_A, other) != length || memcmp(der, other, length));
     vm_shutdown(&a);
-    snprintf(line, sizeof(line), "sqlite3 %s/state/vtpm.db 'SELECT uuid FROM instance WHERE deleted "
-             "> 0'", H.dir);
+    snprintf(line, sizeof(line), "sqlite3 %s/state/vtpm.db 'SELECT uuid FROM instance WHERE "
+             "deleted > 0'", H.dir);
     pipe = popen(line, "r");
     assert_non_null(pipe);
     assert_non_null(fgets(old, sizeof(old), pipe));

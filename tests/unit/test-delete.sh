@@ -131,9 +131,11 @@ ok "it is reset" code 0
 old=$(field .earlier.uuid)
 ok "under its uuid is a new one, with its label" is \
     "$(field '.uuid + " " + .life + " " + .label + " " + .measure_boot')" "$U new web server on"
-ok "bound as it was" is "$(field '.bindings[0].domain + " " + .bindings[0].origin')" "web administrator"
+ok "bound as it was" is "$(field '.bindings[0].domain + " " + .bindings[0].origin')" \
+    "web administrator"
 ok "of the old state there is one copy" is \
-    "$("$build/tests/unit/state" read "$dir/state/instances/2" "$old" "$dir/state/master.key")" "1 a state"
+    "$("$build/tests/unit/state" read "$dir/state/instances/2" "$old" "$dir/state/master.key")" \
+    "1 a state"
 ok "and no journal" is "$(cd "$dir" && echo state/instances/* run/journal/*)" \
     "state/instances/2 state/instances/3 run/journal/*"
 run show "$old"
@@ -144,7 +146,8 @@ ok "the domain gets the new one" has "$out" "$U"
 run reset --yes $U
 ok "what was never made is not reset" has "$err" "not made yet"
 run undelete "$old"
-ok "the old one comes back, as its own" is "$code$(sql 'SELECT count(*) FROM instance WHERE deleted=0')" 02
+ok "the old one comes back, as its own" is \
+    "$code$(sql 'SELECT count(*) FROM instance WHERE deleted=0')" 02
 run reset --yes nonsense
 ok "nobody is not reset" test "$code" != 0
 
@@ -153,7 +156,8 @@ for call in fsync fdatasync openat unlinkat pwrite64 mkdirat; do
     for count in 1 2 3 5 9 14; do
         make_one
         { ASAN_OPTIONS=detect_leaks=0 strace -o /dev/null -P "$dir/state" -P "$dir/state/instances" \
-            -P "$dir/state/instances/1" -P "$dir/state/instances/2" -P "$dir/state/instances/2/slot-0" \
+            -P "$dir/state/instances/1" -P "$dir/state/instances/2" \
+            -P "$dir/state/instances/2/slot-0" \
             -P "$dir/state/vtpm.db" -P "$dir/state/vtpm.db-wal" \
             -e trace="$call" -e inject="$call:signal=KILL:when=$count" \
             "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" reset --yes 1 >"$dir/out"; } 2>"$dir/err"
@@ -171,7 +175,7 @@ for call in fsync fdatasync openat unlinkat pwrite64 mkdirat; do
             "$dir/state/instances/${old% *}" "${old#* }" "$dir/state/master.key")" "new1 a state" ||
             { wrong=$((wrong + 1)); echo "# after: $call $count $old"; }
         "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" rekey >/dev/null 2>&1
-        is "$(sql 'SELECT group_concat(number) FROM (SELECT number FROM instance ORDER BY number)')" \
+        is "$(sql 'SELECT number FROM instance ORDER BY number' | paste -sd,)" \
             "$(cd "$dir/state/instances" && echo * | tr ' ' ,)" ||
             { wrong=$((wrong + 1)); echo "# left: $call $count"; }
     done

@@ -313,8 +313,8 @@ ok "and is not there before" has "$err" "not made yet"
 run clone --keep-identity "$twin"
 ok "nor for another clone" has "$err" "not made yet"
 ok "nothing of the source has changed" is \
-    "$(instance 2.0 "$source" tell)/$(test -e "$dir/run/journal/$(number "$source")" && echo journal)" \
-    "$before/journal"
+    "$(instance 2.0 "$source" tell)/$(cd "$dir/run" && ls "journal/$(number "$source")")" \
+    "$before/journal/$(number "$source")"
 run delete --yes "$source"
 run clone --new-identity "$source"
 ok "what is deleted is not cloned" code 4
