@@ -1216,7 +1216,7 @@ int xlv_registry_sweep(struct xlv_registry *r, struct xlv_error *e)
     return rc ? rc : end(r, sweep(r, e), doing, e);
 }
 
-/* The directory of an instance, open and marked: until the mark goes, it goes if the instance does. */
+/* The directory of an instance, open and marked: while it is, it goes if the instance does. */
 static int open_marked(struct xlv_registry *r, const struct xlv_instance *i, int flags, int *dirfd,
                        struct xlv_error *e)
 {
@@ -1451,6 +1451,41 @@ static int about_instance(struct xlv_registry *r, const char *sql, uint64_t numb
     if (!rc)
         rc = bind_int(r, stmt, 1, (int64_t)number, doing, e);
     return rc ? rc : run(r, stmt, doing, e);
+}
+
+static int copy_database(struct xlv_registry *r, const char *path, struct xlv_error *e)
+{
+    int fd XLV_CLOSE = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    sqlite3 *to = NULL;
+    sqlite3_backup *backup = NULL;
+    int code;
+
+    if (fd < 0)
+        return xlv_fail(e, -errno, "%s cannot be made: %s", path, strerror(errno));
+    code = sqlite3_open_v2(path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code == SQLITE_OK) {
+        backup = sqlite3_backup_init(to, "main", r->db, "main");
+        code = backup ? sqlite3_backup_step(backup, -1) : sqlite3_errcode(to);
+        sqlite3_backup_finish(backup);
+    }
+    sqlite3_close(to);
+    return code == SQLITE_DONE ? 0 : xlv_fail(e, -EIO, "%s cannot be copied to %s: %s", r->path,
+                                              path, sqlite3_errstr(code));
+}
+
+int xlv_registry_snapshot(struct xlv_registry *r, const char *path,
+                          int (*visit)(const struct xlv_instance *instance, void *opaque),
+                          void *opaque, struct xlv_error *e)
+{
+    static const char doing[] = "copy it";
+    int rc = exec(r, "BEGIN", doing, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_registry_each(r, visit, opaque, e);
+    if (!rc)
+        rc = copy_database(r, path, e);
+    return end(r, rc, doing, e);
 }
 
 int xlv_registry_set_life(struct xlv_registry *r, uint64_t number, enum xlv_life life,

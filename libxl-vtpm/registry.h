@@ -160,9 +160,9 @@ typedef int xlv_fill(int dirfd, const struct xlv_instance *instance, void *opaqu
 
 /*
  * Makes an instance that has its TPM already (READY), or what its TPM is made from (NEW): fill()
- * writes the state into the open directory, durably, inside the transaction. Killed at any moment there is the whole instance
- * or none; a directory that was being filled then is marked, serves nobody, and goes with the
- * next sweep. fill() may not use the registry. XLV_E_EXISTS, XLV_E_INVALID, or what fill() says.
+ * writes the state into the open directory, durably, inside the transaction. Killed at any
+ * moment there is the whole instance or none; a directory that was being filled then is marked,
+ * serves nobody, and goes with the next sweep. fill() may not use the registry. XLV_E_EXISTS, XLV_E_INVALID, or what fill() says.
  */
 int xlv_registry_adopt(struct xlv_registry *registry, const struct xlv_uuid *uuid,
                        enum xlv_tpm_version version, const char *label, enum xlv_life life,
@@ -186,6 +186,14 @@ int xlv_registry_get_number(struct xlv_registry *registry, uint64_t number,
 int xlv_registry_each(struct xlv_registry *registry,
                       int (*visit)(const struct xlv_instance *instance, void *opaque),
                       void *opaque, struct xlv_error *e);
+
+/*
+ * A copy of the registry in a new file, closed but not synced, and each instance that is in it, as
+ * xlv_registry_each(): of one instant, whatever other processes do. visit may not use the registry.
+ */
+int xlv_registry_snapshot(struct xlv_registry *registry, const char *path,
+                          int (*visit)(const struct xlv_instance *instance, void *opaque),
+                          void *opaque, struct xlv_error *e);
 
 int xlv_registry_set_life(struct xlv_registry *registry, uint64_t number, enum xlv_life life,
                           struct xlv_error *e);

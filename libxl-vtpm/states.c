@@ -165,6 +165,53 @@ static int copy_slot(int from, int *to, struct xlv_error *e)
     return xlv_fail(e, rc, "a slot cannot be copied: %s", strerror(-rc));
 }
 
+static int try_copy(struct xlv_states *s, const struct xlv_instance *instance, const int from[2],
+                    int slots[2], struct xlv_error *e)
+{
+    struct xlv_store *store = NULL;
+    uint8_t *data = NULL;
+    size_t length = 0;
+    uint64_t generation;
+    int rc = copy_slot(from[0], &slots[0], e);
+
+    if (!rc)
+        rc = copy_slot(from[1], &slots[1], e);
+    if (!rc)
+        rc = open_store(s, &instance->uuid, slots, &store, e);
+    if (!rc)
+        rc = xlv_store_load(store, &data, &length, &generation, e);
+    xlv_wipe(data, length);
+    xlv_store_free(store);
+    return rc;
+}
+
+int xlv_states_copy(struct xlv_states *s, const struct xlv_instance *instance, int slots[2],
+                    struct xlv_error *e)
+{
+    int dirfd XLV_CLOSE = -1, from[2] = { -1, -1 };
+    int rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
+
+    slots[0] = slots[1] = -1;
+    if (!rc)
+        rc = xlv_store_open(dirfd, from, e);
+    if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW) {
+        xlv_error_clear(e);
+        return not_made(instance, e);
+    }
+    for (int i = 0; from[0] >= 0 && i < TRIES; i++) {
+        if (i)
+            xlv_error_clear(e);
+        xlv_close(&slots[0]);
+        xlv_close(&slots[1]);
+        rc = try_copy(s, instance, from, slots, e);
+        if (rc <= 0 || rc == XLV_E_EMPTY)
+            break;
+    }
+    xlv_close(&from[0]);
+    xlv_close(&from[1]);
+    return rc;
+}
+
 /* The journal as it is now, if there is one, and whose it is. */
 static int copy_journal(struct xlv_states *s, const struct xlv_instance *instance,
                         struct xlv_copies *c, struct xlv_error *e)

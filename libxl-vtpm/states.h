@@ -39,6 +39,14 @@ int xlv_states_read(struct xlv_states *states, const struct xlv_instance *instan
                     uint8_t **data, size_t *length, struct xlv_error *e);
 
 /*
+ * Copies in memory of the two slots, of between two commits, as a load of them has shown: what it
+ * gave is returned. slots are the caller's, also on error; -1 where there is none (XLV_E_EMPTY, if
+ * no TPM was made yet). Takes no lock.
+ */
+int xlv_states_copy(struct xlv_states *states, const struct xlv_instance *instance, int slots[2],
+                    struct xlv_error *e);
+
+/*
  * The PCRs of the instance's TPM at some instant (backend/pcrs.h), found out by a copy of it; the
  * guest's own notices nothing. Of the boot that the journal tells of, which is that of a domain
  * that runs, unless nobody saw its end; else those that a suspended domain comes back to, and

@@ -40,7 +40,7 @@ enum exit_code {
 struct run {
     bool json, verbose, offline, help, version;
     bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired, on, off, as_set;
-    bool prometheus, new_identity, keep_identity;
+    bool prometheus, with_keys, new_identity, keep_identity;
     const char *config, *tpm_version, *label, *uuid, *devid, *use_slot, *key, *swtpm_key;
     const char *passphrase_file, *kernel, *ramdisk, *cmdline;
     char **args; /* behind the command's name */
@@ -119,6 +119,10 @@ int run_ek_cert(struct run *run, struct json_object **result);
 int run_export(struct run *run, struct json_object **result);
 int run_import(struct run *run, struct json_object **result);
 int run_clear(struct run *run, struct json_object **result);
+
+/* xl-vtpm-backup.c */
+int run_backup(struct run *run, struct json_object **result);
+int run_restore(struct run *run, struct json_object **result);
 
 /* xl-vtpm-clone.c */
 int run_clone(struct run *run, struct json_object **result);

@@ -527,6 +527,108 @@ static void a_reset_gives_a_guest_another_tpm(void)
     vm_shutdown(&a);
 }
 
+/* ------------------------------------------------------------------ backups */
+
+/* xl save, and xl restore up to where the driver has connected again. */
+static void vm_save(struct vm *v)
+{
+    extend(v, 7, "boot");
+    assert_int_equal(fx_domain_mark(H.m, v->domid, 4321), 0);
+    assert_int_equal(fx_domain_shutdown(H.m, v->domid, 2), 0);
+    vm_destroy(v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+}
+
+static int vm_restore(struct vm *v, uint32_t domid)
+{
+    char home[64];
+    int r;
+
+    memset(v, 0, sizeof(*v));
+    v->domid = domid;
+    assert_int_equal(fx_domain_create(H.m, domid, "guest7"), 0);
+    assert_int_equal(fx_domain_incarnation(H.m, domid, 2), 0);
+    assert_int_equal(fx_domain_mark(H.m, domid, 4321), 0);
+    snprintf(home, sizeof(home), "/local/domain/%u", domid);
+    assert_int_equal(fx_write(H.m, home, "vm", "/vm/00000000-0000-4000-8000-000000000007"), 0);
+    fx_vtpm_init(&v->dev, H.be_domid, domid, 0, UUID_C);
+    r = fx_vtpm_create(H.m, &v->dev);
+    if (r)
+        return r;
+    assert_int_equal(fx_guest_open(&v->g, H.m, domid), 0);
+    vm_probe(v);
+    return 0;
+}
+
+/* What the host has is gone, but for the configuration. */
+static void lose_the_host(void)
+{
+    char from[256], to[256];
+    static unsigned lost;
+
+    assert_int_equal(daemon_stop(&H), 0);
+    harness_clear_run(&H);
+    snprintf(from, sizeof(from), "%s/state", H.dir);
+    snprintf(to, sizeof(to), "%s/lost-%u", H.dir, lost++);
+    assert_int_equal(rename(from, to), 0);
+}
+
+/* Of a guest that commits meanwhile it is of some instant within the backup, on a fresh host. */
+static void a_backup_under_running_guests_comes_back(void)
+{
+    char to[160], text[80];
+    unsigned written = 0, first, found = 0;
+    siginfo_t info = { .si_pid = 0 };
+    uint8_t data[TPM2_NV_SIZE];
+    struct vm a, b, c;
+    pid_t pid;
+
+    boot_and_define(&c, 7, UUID_C, "c");
+    vm_save(&c);
+    boot_and_define(&a, 5, UUID_A, "a");
+    boot_and_define(&b, 6, UUID_B, "b");
+    snprintf(to, sizeof(to), "%s/backup", H.dir);
+    for (unsigned round = 0; round < 6; round++) {
+        char line[200];
+
+        snprintf(line, sizeof(line), "rm -rf %s", to);
+        assert_int_equal(system(line), 0);
+        first = written;
+        info.si_pid = 0;
+        pid = command_start((const char *const[]){ "backup", "--with-keys", to, NULL });
+        while (!info.si_pid) {
+            snprintf(text, sizeof(text), "%u", ++written);
+            write_nv(&a, text);
+            assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+        }
+        expect_code(command_end(pid), 0);
+        expect_said("3 instances, with the keys");
+    }
+    expect_code(COMMAND("restore", to), 4);
+    expect_said("xl-vtpmd runs: systemctl stop xl-vtpmd first");
+    vm_shutdown(&a);
+    vm_shutdown(&b);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    lose_the_host();
+    expect_code(COMMAND("restore", to), 0);
+    expect_said("3 instances, with their keys");
+    assert_int_equal(daemon_start(&H), 0);
+    vm_boot(&a, 8, UUID_A);
+    assert_int_equal(tpm2_nv_read(a.f, data), 0);
+    found = (unsigned)strtoul((char *)data, NULL, 10);
+    assert_in_range(found, first, written);
+    vm_boot(&b, 9, UUID_B);
+    assert_nv(&b, "b");
+    vm_shutdown(&a);
+    vm_shutdown(&b);
+    /* and what was suspended goes on */
+    assert_int_equal(vm_restore(&c, 10), 0);
+    assert_nv(&c, "c");
+    assert_pcr(&c, 7, "boot", 1);
+    vm_shutdown(&c);
+    expect_code(COMMAND("ek-cert", UUID_A), 0);
+}
+
 /* ------------------------------------------------------------------ its PCRs */
 
 /* `pcrs` tells this PCR of this bank, as the guest has it. */
@@ -871,6 +973,7 @@ int main(int argc, char **argv)
         SCENE("", a_clone_has_the_contents_and_an_identity_of_its_own, NULL, false, 0),
         SCENE("", a_clone_whose_making_is_killed_is_made_again, NULL, false, 0),
         SCENE("", a_reset_gives_a_guest_another_tpm, NULL, false, 0),
+        SCENE("", a_backup_under_running_guests_comes_back, NULL, false, 0),
         SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
         SCENE("", the_pcrs_of_a_saved_guest_are_told, NULL, false, 0),
         SCENE("", the_pcrs_of_a_tpm_1_2_are_told, "default-tpm-version = 1.2\n", false, 0),

@@ -116,7 +116,7 @@ static void good(struct answer *a, struct cmd c)
     INSIDE(!a->code);
 }
 
-/* A new TPM, made, stored, switched on, as manufacture and serve do. */
+/* A new TPM, made, stored, given another identity, switched on, as manufacture and serve do. */
 static void make(void)
 {
     struct xlv_error e = XLV_ERROR_INIT;
@@ -129,6 +129,14 @@ static void make(void)
     INSIDE(xlv_store_load(store, &state, &length, &generation, &e) == XLV_E_EMPTY);
     INSIDE(xlv_manufacture(version == XLV_TPM_2_0 ? &how_2_0 : &how_1_2, &state, &length, &e) == 0);
     INSIDE(xlv_store_commit(store, state, length, &generation, &e) == 0);
+    if (version == XLV_TPM_2_0) {
+        uint8_t *renewed = NULL;
+        size_t renewed_length = 0;
+
+        INSIDE(xlv_renew(&how_2_0, state, length, &renewed, &renewed_length, &e) == 0);
+        INSIDE(xlv_store_commit(store, renewed, renewed_length, &generation, &e) == 0);
+        xlv_engine_wipe(renewed, renewed_length);
+    }
     xlv_engine_wipe(state, length);
     INSIDE(xlv_store_load(store, &state, &length, &generation, &e) == 0);
     INSIDE(xlv_engine_load(version, state, length, NULL, 0, &e) == 0);
