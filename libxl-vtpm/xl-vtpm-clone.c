@@ -32,10 +32,6 @@ int run_clone(struct run *run, struct json_object **result)
     struct xlv_uuid source, uuid;
     int rc;
 
-    if (run->new_identity == run->keep_identity)
-        return xlv_fail(&run->e, XLV_E_INVALID, "clone needs one of --new-identity (it gets an "
-                        "endorsement key and certificates of its own) and --keep-identity (an "
-                        "exact copy, which calls itself the same)");
     xlv_uuid_generate(&uuid);
     if (run->uuid && xlv_uuid_parse(&uuid, run->uuid))
         return xlv_fail(&run->e, XLV_E_INVALID, "\"%.80s\" is no uuid", run->uuid);

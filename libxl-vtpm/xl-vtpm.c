@@ -258,6 +258,9 @@ static int parse(int argc, char **argv, struct run *run, const struct command **
         return usage("--reset and --kept exclude each other");
     if (!strcmp((*command)->name, "measure") && run->on + run->off + run->as_set != 1)
         return usage("one of --on, --off and --default is needed");
+    if (!strcmp((*command)->name, "clone") && run->new_identity == run->keep_identity)
+        return usage("one of --new-identity (an endorsement key and certificates of its own) and "
+                     "--keep-identity (an exact copy) is needed");
     if (run->use_slot && strcmp(run->use_slot, "0") && strcmp(run->use_slot, "1"))
         return usage("--use-slot %s: there are slots 0 and 1", run->use_slot);
     if (run->offline && (*command)->needs != ANY)

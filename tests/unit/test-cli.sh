@@ -28,7 +28,8 @@ run check --help
 ok "a command has help of its own" has "$out" "usage: xl-vtpm [OPTION...] check FILE"
 for bad in "" "dance" "list extra" "show" "bind web" "list --devid 1" "show 1 --label x" \
     "list --colour" "list --config" "status --offline" "list --yes" "recover" "recover --use-slot 3 1" \
-    "measure 1" "measure --on --off 1" "list --kernel x"; do
+    "measure 1" "measure --on --off 1" "list --kernel x" "clone 1" "backup" "restore a b" \
+    "clone --new-identity --keep-identity 1" "pcrs" "reset" "backup --yes x"; do
     # shellcheck disable=SC2086
     run $bad
     ok "usage error: '$bad'" code 2
