@@ -17,6 +17,7 @@
 #     results/        what comes back
 #   disk.qcow2        this run's overlay on dom0's disk
 #   serial.log        Xen's and dom0's console
+#   peer/             the same again, for the other host of "# needs: peer"
 
 xen_tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -160,5 +161,18 @@ qemu_command() {
         -virtfs "local,path=$run/share,mount_tag=share,security_model=none,multidevs=remap"
         -device virtio-rng-pci
         -serial "$serial"
+    )
+}
+
+# link_qemu SOCKET server|client - adds to the array qemu a network of two hosts. The server's
+# socket must be there before the client starts.
+link_qemu() {
+    local server=off mac=52:54:00:00:00:02
+    [[ $2 == client ]] || server=on mac=52:54:00:00:00:01
+    # Behind dom0's own disk, which must be the first.
+    # shellcheck disable=SC2054
+    qemu+=(
+        -netdev "stream,id=link,server=$server,addr.type=unix,addr.path=$1"
+        -device "virtio-net-pci,netdev=link,mac=$mac,romfile=,addr=0x1b"
     )
 }

@@ -46,6 +46,8 @@ dom0_packages=(
     jq sqlite3 strace systemd-standalone-sysusers cpio
     # the device model of HVM guests
     qemu-system-xen
+    # the way from one host to another
+    iproute2 socat
 )
 
 # Only unpacked: their programs and libraries are copied into the initramfs.
@@ -75,7 +77,7 @@ guest_libraries=(
 dom0_initramfs_modules=(virtio_pci virtio_blk ext4)
 dom0_modules=(
     virtio_pci virtio_blk ext4 9pnet_virtio 9p
-    xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-blkback loop
+    xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-blkback loop virtio_net
 )
 guest_modules=(xen-tpmfront xen-blkfront)
 
