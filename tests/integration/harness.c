@@ -344,6 +344,36 @@ int backends(struct harness *h, pid_t *pids)
     return n;
 }
 
+/*
+ * A process loses its memory, and with it what it was started as, before its files: there is still
+ * its name, and its locks are held, until it is a zombie.
+ */
+static bool ends(struct harness *h, pid_t pid)
+{
+    const char *name = strrchr(h->backend_program, '/');
+    char path[64], exe[8], comm[32];
+
+    snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+    if (readlink(path, exe, sizeof(exe)) >= 0 || errno != ENOENT ||
+        !proc_read(pid, "comm", comm, sizeof(comm)))
+        return false;
+    comm[strcspn(comm, "\n")] = 0;
+    return name && !strncmp(comm, name + 1, 15) && process_state(pid) != 'Z' && process_state(pid);
+}
+
+static bool one_ends(struct harness *h)
+{
+    DIR *d = opendir("/proc");
+    struct dirent *e;
+    bool any = false;
+
+    while (d && !any && (e = readdir(d)))
+        any = isdigit((unsigned char)e->d_name[0]) && ends(h, (pid_t)atoi(e->d_name));
+    if (d)
+        closedir(d);
+    return any;
+}
+
 struct count {
     struct harness *h;
     pid_t *pids;
@@ -354,7 +384,7 @@ static bool count_is(void *arg)
 {
     struct count *c = arg;
 
-    return backends(c->h, c->pids) == c->n;
+    return !one_ends(c->h) && backends(c->h, c->pids) == c->n;
 }
 
 bool backends_wait(struct harness *h, int n, pid_t *pids, int timeout)

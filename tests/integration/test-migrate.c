@@ -9,10 +9,13 @@
  */
 #include "config.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "common/error.h"
@@ -216,6 +219,7 @@ struct message {
     uint32_t mark;
     unsigned extends, nv;
     bool fails; /* the domain does not start there */
+    bool locks; /* and the daemon has let go of its instance only when asked for it again */
     bool kills; /* its daemon is killed before the domain may go */
     bool bare;  /* the domain has no TPM */
     int result;
@@ -233,6 +237,48 @@ static void forget_domain(uint32_t domid)
     assert_int_equal(fx_domain_erase(H.m, domid), 0);
 }
 
+/* As its backend does. */
+static int lock_slot(void)
+{
+    char path[200];
+    int fd;
+
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    snprintf(path, sizeof(path), "%s/state/instances/1/slot-0", H.dir);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    return fd;
+}
+
+/* Another program of ours waits, as it does where it is to ask again. */
+static bool one_sleeps(void *arg)
+{
+    struct dirent *e;
+    DIR *d = opendir("/proc");
+    bool any = false;
+
+    (void)arg;
+    while (d && !any && (e = readdir(d))) {
+        char path[300], program[600], call[32] = "";
+        ssize_t n;
+        FILE *f;
+
+        snprintf(path, sizeof(path), "/proc/%s/exe", e->d_name);
+        n = readlink(path, program, sizeof(program) - 1);
+        program[n > 0 ? n : 0] = '\0';
+        snprintf(path, sizeof(path), "/proc/%s/syscall", e->d_name);
+        f = fopen(path, "re");
+        any = f && fgets(call, sizeof(call), f) && atoi(call) == SYS_clock_nanosleep &&
+              strstr(program, "xl-vtpm-move");
+        if (f)
+            fclose(f);
+    }
+    if (d)
+        closedir(d);
+    return any;
+}
+
 /* xl migrate-receive, from its banner to its report. */
 static enum outcome receive(int fd, const struct message *m)
 {
@@ -240,6 +286,7 @@ static enum outcome receive(int fd, const struct message *m)
     char head[48], json[4096], home[64], status = 0;
     uint32_t size, config;
     struct vm *v = &guest;
+    int slot;
 
     if (!write_all(fd, banner, sizeof(banner) - 1) || !read_all(fd, head, sizeof(head)))
         return NO_STREAM;
@@ -278,7 +325,12 @@ static enum outcome receive(int fd, const struct message *m)
         status = 3;
         (void)(write_all(fd, report, sizeof(report)) && write_all(fd, &status, 1));
         vm_destroy(v);
+        slot = m->locks ? lock_slot() : -1;
         (void)write_all(fd, go, sizeof(go));
+        if (slot >= 0) {
+            assert_true(fx_wait(one_sleeps, NULL, SOON));
+            close(slot);
+        }
         return START_FAILED;
     }
     assert_int_equal(fx_write(H.m, home, "name", "guest5"), 0);
@@ -486,7 +538,7 @@ enum how { MIGRATED, RESUMED, BADLY };
 struct plan {
     const char *cut;
     const char *vtpms; /* of the configuration; NULL: the one that it has */
-    bool fails, kills_there, bare;
+    bool fails, locks, kills_there, bare;
     bool kills_early, kills_here; /* before or after its TPM stands still */
     int exits; /* the mover's status */
     int there; /* the target's outcome */
@@ -508,7 +560,7 @@ static enum how migrate(struct vm *v, struct plan *p)
 
     assert_int_equal(fx_domain_mark(H.m, v->domid, ++mark), 0);
     say((struct message){ .order = RECEIVE, .mark = mark, .fails = p->fails,
-                          .kills = p->kills_there, .bare = p->bare });
+                          .locks = p->locks, .kills = p->kills_there, .bare = p->bare });
     pid = mover(true, p->cut ? p->cut : "", words, &in, &out);
     snprintf(json, sizeof(json), "{\"c_info\":{\"type\":\"pv\",\"name\":\"guest5\",\"uuid\":\""
              DOMAIN_UUID "\"},\"b_info\":{\"max_memkb\":196608}%s%s}", vtpms[0] ? "," : "", vtpms);
@@ -625,6 +677,7 @@ static void a_failed_migration_leaves_the_guest_where_it_was(void)
 {
     static const struct plan failures[] = {
         { .fails = true },                                       /* renaming or unpausing */
+        { .fails = true, .locks = true },
         { .vtpms = "\"vtpms\":[{\"devid\":0},{\"devid\":1}]" },  /* one is somebody else's */
         { .cut = "cfb1.1" },
         { .kills_early = true, .cut = "cba4.1" },
@@ -662,6 +715,27 @@ static void a_failed_migration_leaves_the_guest_where_it_was(void)
     assert_int_equal(migrate(&v, &plan), MIGRATED);
     check_there(n, n);
     order((struct message){ .order = DESTROY });
+}
+
+/* The start failed, and so did the return. As for xl: nobody knows, and it is told so at once. */
+static void xl_does_not_wait_for_a_return_that_is_lost(void)
+{
+    static const char *const resume[] = { "--yes", "resume-here", UUID_A, NULL };
+    struct plan plan = { .fails = true, .cut = "cbb10.1" };
+    struct vm v;
+
+    boot(&v);
+    assert_int_equal(tpm2_nv_define(v.f), 0);
+    put_nv(&v, 7);
+    assert_int_equal(migrate(&v, &plan), BADLY);
+    assert_int_equal(plan.there, START_FAILED);
+    assert_int_equal(handover(), XLV_HANDOVER_DEPARTED);
+    assert_int_equal(handover_there(), XLV_HANDOVER_DEPARTED);
+    vm_destroy(&v);
+    assert_int_equal(ended(mover(true, "", resume, NULL, NULL)), 0);
+    boot(&v);
+    assert_nv(&v, 7);
+    vm_destroy(&v);
 }
 
 static void a_guest_without_a_tpm_migrates_as_ever(void)
@@ -759,6 +833,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         TEST(a_guest_that_migrates_takes_its_tpm_along),
         TEST(a_failed_migration_leaves_the_guest_where_it_was),
+        TEST(xl_does_not_wait_for_a_return_that_is_lost),
         TEST(a_guest_without_a_tpm_migrates_as_ever),
         TEST(no_tpm_is_made_up_for_a_guest_whose_own_did_not_come_along),
         TEST(whatever_is_cut_one_host_has_the_tpm),
