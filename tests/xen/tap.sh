@@ -67,23 +67,26 @@ at_most() {
     fi
 }
 
-# succeeds TEST COMMAND… / fails TEST COMMAND…
+# succeeds TEST COMMAND… / fails TEST COMMAND… - in this shell: what COMMAND sets stays set
+tap_said=''
 succeeds() {
-    local test=$1 out status=0
+    local test=$1 status=0
     shift
-    out=$("$@" 2>&1) || status=$?
+    tap_said=${tap_said:-$(mktemp)}
+    "$@" >"$tap_said" 2>&1 || status=$?
     if [[ $status -eq 0 ]]; then
         pass "$test"
     else
-        fail "$test" "'$*' ended with status $status:" "$(tail -n 20 <<<"$out")"
+        fail "$test" "'$*' ended with status $status:" "$(tail -n 20 "$tap_said")"
     fi
 }
 
 fails() {
-    local test=$1 out
+    local test=$1
     shift
-    if out=$("$@" 2>&1); then
-        fail "$test" "'$*' succeeded:" "$(tail -n 20 <<<"$out")"
+    tap_said=${tap_said:-$(mktemp)}
+    if "$@" >"$tap_said" 2>&1; then
+        fail "$test" "'$*' succeeded:" "$(tail -n 20 "$tap_said")"
     else
         pass "$test"
     fi

@@ -427,6 +427,13 @@ counting_guest() { guest_run "$counting" 'cat /tmp/count'; }
 counting_reached() { [[ $(counting_guest) -ge $1 ]]; }
 # Until it has done a few commands more: the first may have begun before.
 counting_goes_on() { wait_for 60 counting_reached $(($(counting_guest) + 2)); }
+# all_goes_on WHEN - it, its session and key, and PCR 10, which read $pcr_before (beside_counting)
+all_goes_on() {
+    counting_goes_on
+    tpm_goes_on -w "$1" beside_counting
+    # shellcheck disable=SC2154 # the scenario's
+    is "$1: PCR 10 is as it was" "$(beside_counting 'tpm2_pcrread sha256:10')" "$pcr_before"
+}
 
 # The checks: none failed, and the TPM did each exactly once. In $counted how many.
 counting_ends() {

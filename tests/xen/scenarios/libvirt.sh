@@ -8,18 +8,16 @@
 uuid=6b1d0f3e-93c4-4a0d-8d1e-2a5b7c9e0f01
 hook=/etc/libvirt/hooks/libxl.d/xl-vtpm
 
-# virsh_does ARGS… - output in the log and as virsh_said, duration as virsh_seconds
+# virsh_does ARGS… - output in the log and as $virsh_said, duration as $virsh_seconds
 virsh_does() {
     local start status=0
     start=$(now)
-    timeout -k 5 120 virsh -q -c xen:///system "$@" >"$state/virsh-output" 2>&1 || status=$?
-    since "$start" >"$state/virsh-seconds"
-    log "virsh $*: status $status after $(virsh_seconds) s
-$(virsh_said)"
+    virsh_said=$(timeout -k 5 120 virsh -q -c xen:///system "$@" 2>&1) || status=$?
+    virsh_seconds=$(since "$start")
+    log "virsh $*: status $status after $virsh_seconds s
+$virsh_said"
     return $status
 }
-virsh_said() { cat "$state/virsh-output"; }
-virsh_seconds() { cat "$state/virsh-seconds"; }
 # domain_xml NAME UUID VTPMS
 domain_xml() {
     mkdir -p "$guests/$1"
@@ -77,7 +75,7 @@ wait_for 60 virsh -c xen:///system list
 step "virsh start of a domain with our element in its metadata"
 domain_xml virt 6b1d0f3e-93c4-4a0d-8d1e-2a5b7c9e0f00 "$(vtpms "<vtpm uuid='$uuid'/>")"
 virsh_does dumpxml virt
-defined=$(virsh_said)
+defined=$virsh_said
 like "dumpxml has the element" "$defined" "urn:libxl-vtpm:domain:1"
 succeeds "virsh start" virsh_does start virt
 guest_wait virt
@@ -103,17 +101,17 @@ guest_wait_reboot virt
 guest_tpm virt
 is "reboot inside: the NV index reads as written" "$(tpm2_nv virt 0x1500030)" kept
 virsh_does dumpxml --inactive virt
-is "dumpxml is what it was" "$(virsh_said)" "$defined"
+is "dumpxml is what it was" "$virsh_said" "$defined"
 
 step "a second domain with the same TPM"
 domain_xml second 6b1d0f3e-93c4-4a0d-8d1e-2a5b7c9e0f02 "$(vtpms "<vtpm uuid='$uuid'/>")"
 fails "it does not start" virsh_does start second
-like "virsh says whose TPM it is" "$(virsh_said)" "in use|cannot attach its TPM '.*$uuid"
+like "virsh says whose TPM it is" "$virsh_said" "in use|cannot attach its TPM '.*$uuid"
 is "and it is off" "$(virsh -q -c xen:///system domstate second)" "shut off"
 
 step "virsh destroy, virsh start --paused, virsh resume"
 succeeds "virsh destroy" virsh_does destroy virt
-at_most "which waits for nothing" "$(virsh_seconds)" 30
+at_most "which waits for nothing" "$virsh_seconds" 30
 leaves_nothing "after virsh destroy" 
 succeeds "virsh start --paused" virsh_does start --paused virt
 is "it is paused" "$(virsh -q -c xen:///system domstate virt)" paused
@@ -134,12 +132,12 @@ virsh_does destroy virt
 step "what goes wrong, virsh says"
 daemon_stop
 fails "no xl-vtpmd: virsh start fails" virsh_does start virt
-like "and says so" "$(virsh_said)" 'xl-vtpm: domain virt: .*xl-vtpmd'
+like "and says so" "$virsh_said" 'xl-vtpm: domain virt: .*xl-vtpmd'
 succeeds "and leaves no domain" guest_gone virt
 daemon_start
 domain_xml typo 6b1d0f3e-93c4-4a0d-8d1e-2a5b7c9e0f03 "$(vtpms "<vtpm uid='$uuid'/>")"
 fails "an attribute that is none" virsh_does start typo
-like "is named" "$(virsh_said)" 'an attribute other than uuid and backend'
+like "is named" "$virsh_said" 'an attribute other than uuid and backend'
 guest_up late ''
 sed "s|<name>virt|<name>late|; s|<uuid>.*</uuid>|<uuid>$(xl domid late | xargs xl list -v | awk 'NR == 2 { print $7 }')</uuid>|" \
     "$guests/virt/xml" >"$guests/late/xml"
