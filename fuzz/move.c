@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The other host of a handover (libxl-vtpm/move.h). Input: u8 (bit 0: we give, else we take; bit 1:
- * it was given away before), u8 that the registry below answers with, then the bytes that the other
+ * it was given away before; bit 2: storage is shared), u8 that the registry below answers with, then the bytes that the other
  * side sends. Registry, keys and store are what is below: the protocol is what is tried, and that an
  * instance is never held by both sides.
  */
@@ -50,6 +50,25 @@ int xlv_registry_get(struct xlv_registry *registry, const struct xlv_uuid *uuid,
     return 0;
 }
 
+int xlv_registry_get_number(struct xlv_registry *registry, uint64_t number,
+                            struct xlv_instance *out, struct xlv_error *e)
+{
+    (void)number;
+    return xlv_registry_get(registry, &instance.uuid, out, e);
+}
+
+int xlv_registry_place(struct xlv_registry *registry, uint64_t number, const char *directory,
+                       struct xlv_error *e)
+{
+    (void)registry;
+    (void)number;
+    (void)e;
+    MUST(!directory[0] || (directory[0] == '/' && strlen(directory) <= XLV_DIRECTORY_MAX));
+    snprintf(instance.directory, sizeof(instance.directory), "%s",
+             directory[0] ? directory : "instances/1");
+    return outcome();
+}
+
 int xlv_registry_directory(struct xlv_registry *registry, const struct xlv_instance *i, int *fd,
                            struct xlv_error *e)
 {
@@ -58,6 +77,16 @@ int xlv_registry_directory(struct xlv_registry *registry, const struct xlv_insta
     (void)e;
     *fd = -1;
     return outcome();
+}
+
+int xlv_registry_own_directory(struct xlv_registry *registry, const struct xlv_instance *i, int *fd,
+                               struct xlv_error *e)
+{
+    (void)registry;
+    (void)i;
+    (void)e;
+    *fd = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return *fd < 0 ? -errno : 0;
 }
 
 int xlv_registry_offer(struct xlv_registry *registry, uint64_t number, const char *token,
@@ -252,9 +281,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct xlv_uuid ours = { .b = { 1, 2, 3 } };
     static int in_fd = -1;
     struct xlv_bytes in = xlv_bytes_reader(data, size);
-    struct xlv_settings settings = { .state_dir = (char *)"/nowhere", .run_dir = (char *)"/nowhere" };
-    struct xlv_error e = XLV_ERROR_INIT;
     uint8_t how = xlv_get_u8(&in);
+    struct xlv_settings settings = {
+        .state_dir = (char *)"/nowhere", .run_dir = (char *)"/nowhere",
+        .shared_dir = (char *)(how & 4 ? "/shared" : ""),
+    };
+    struct xlv_error e = XLV_ERROR_INIT;
     const uint8_t *bytes;
     size_t length;
     int rc;
@@ -275,6 +307,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .handover = how & 2 ? XLV_HANDOVER_DEPARTED : XLV_HANDOVER_HELD,
         .handover_token = "dcdb124b-9fed-4040-b149-dd2dfd8d094c",
     };
+    snprintf(instance.directory, sizeof(instance.directory), "%s",
+             how & 4 ? "/shared/x" : "instances/1");
     if (how & 1) {
         rc = xlv_move_give(&settings, &ours, "peer", in_fd, null_fd, &e);
         /* ours only where the other side never got COMMIT, given where it confirmed */
@@ -286,7 +320,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         rc = xlv_move_take(&settings, in_fd, null_fd, &e);
         if (how & 2 && instance.handover == XLV_HANDOVER_HELD)
-            MUST(committed && rc >= 0);
+            MUST((committed || xlv_instance_shared(&instance)) && rc >= 0);
+        /* what is on shared storage is the giver's to write */
+        MUST(!committed || !xlv_instance_shared(&instance));
     }
     return 0;
 }

@@ -6,8 +6,9 @@ enum xlv_admission_why xlv_admission_decide(const struct xlv_admission *facts)
 {
     if (facts->resolved)
         return XLV_WHY_UNRESOLVED;
-    /* one that is departing may come back at once: its files say (instances.c) */
-    if (facts->handover == XLV_HANDOVER_DEPARTED)
+    /* one that is departing may come back at once: its files say (instances.c); and the same goes
+     * for one of which it is not known yet whether its domain started at the other host */
+    if (facts->handover == XLV_HANDOVER_DEPARTED && (!facts->past || !facts->on_its_way))
         return XLV_WHY_ELSEWHERE;
     /* The domain comes with it: libxl has to go on, so that the giver can make up its mind. Its
      * claim waits until this host has it. */

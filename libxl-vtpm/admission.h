@@ -41,6 +41,7 @@ struct xlv_admission {
     bool kept;         /* the state of this very save is kept, or will be */
     enum xlv_accept accept;
     enum xlv_handover handover;
+    bool on_its_way; /* and may come back: whoever gives it away is at it still */
     /* settings */
     bool refuse_untold, refuse_late;
 };

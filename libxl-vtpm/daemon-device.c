@@ -220,6 +220,8 @@ static void decide(struct device *d)
     if (!facts.resolved) {
         facts.life = d->slot->info.life;
         facts.handover = d->slot->info.handover;
+        facts.on_its_way = facts.handover == XLV_HANDOVER_DEPARTED &&
+                           xlv_instances_on_its_way(m->instances, &d->slot->info);
         holder = xlv_dev_of_claim(d->slot->holder);
         if (holder && holder != d) {
             facts.holder = xlv_admission_holder(holder->state, &holder->view);

@@ -570,15 +570,15 @@ struct look {
 static bool check_slots(struct doctor *d, const struct xlv_instance *instance, int dirfd)
 {
     static const char *const names[2] = { XLV_STORE_SLOT_0, XLV_STORE_SLOT_1 };
-    char path[512], advice[XLV_TEXT_MAX];
+    char path[PATH_MAX + 16], directory[PATH_MAX], advice[XLV_TEXT_MAX];
     struct stat st;
     bool sound = true;
 
     snprintf(advice, sizeof(advice), "shut its guest down, then xl-vtpm recover %" PRIu64
              " says what can be done", instance->number);
     for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof(path), "%s/%s/%s", d->settings.state_dir, instance->directory,
-                 names[i]);
+        snprintf(path, sizeof(path), "%s/%s",
+                 xlv_instance_path(d->settings.state_dir, instance, directory), names[i]);
         if (fstatat(dirfd, names[i], &st, AT_SYMLINK_NOFOLLOW) < 0) {
             /* not made yet, or made just now */
             if (errno == ENOENT && instance->life == XLV_LIFE_NEW)
@@ -604,7 +604,7 @@ static int check_instance(const struct xlv_instance *instance, void *opaque)
     struct doctor *d = look->d;
     struct xlv_error e = XLV_ERROR_INIT;
     int fd XLV_CLOSE = -1, rc;
-    char path[512];
+    char path[PATH_MAX];
     struct stat st;
 
     look->count++;
@@ -612,13 +612,20 @@ static int check_instance(const struct xlv_instance *instance, void *opaque)
         add_number(&look->unused, instance->number);
     if (instance->life == XLV_LIFE_QUARANTINED)
         add_number(&look->quarantined, instance->number);
+    if (xlv_instance_shared(instance) && instance->handover == XLV_HANDOVER_DEPARTED) {
+        look->sound++; /* it is another host's */
+        return 0;
+    }
     rc = xlv_registry_directory(d->registry, instance, &fd, &e);
     if (rc) {
-        PROBLEM("instances", "put its directory back from a backup; until then it is not served",
+        PROBLEM("instances",
+                xlv_instance_shared(instance)
+                    ? "mount the storage that is shared-dir; until then it is not served"
+                    : "put its directory back from a backup; until then it is not served",
                 "%s", e.text[0] ? e.text : xlv_strerror(rc));
         return 0;
     }
-    snprintf(path, sizeof(path), "%s/%s", d->settings.state_dir, instance->directory);
+    (void)xlv_instance_path(d->settings.state_dir, instance, path);
     if (check_slots(d, instance, fd) && fstat(fd, &st) == 0 &&
         check_private(d, "instances", path, &st))
         look->sound++;

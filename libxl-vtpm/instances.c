@@ -115,13 +115,17 @@ int xlv_instances_slot(struct xlv_instances *is, const struct xlv_instance *info
  * from the offer until the outcome is written down. So an offer that is found here is nobody's
  * any more, and as it was never made good, the other host may not serve it: it is taken back.
  */
-static int still_ours(struct xlv_instances *is, const struct xlv_slot *slot, struct xlv_error *e)
+static int still_ours(struct xlv_instances *is, const struct xlv_slot *slot,
+                      const char *directory, struct xlv_error *e)
 {
     struct xlv_instance now;
     int rc = xlv_registry_get_number(is->c.registry, slot->number, &now, e);
 
     if (rc)
         return rc;
+    if (strcmp(now.directory, directory))
+        return xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " was moved from %s to %s just now",
+                        slot->number, directory, now.directory);
     if (now.deleted_s)
         return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " was deleted; xl-vtpm undelete "
                         "brings it back", slot->number);
@@ -141,23 +145,32 @@ static int still_ours(struct xlv_instances *is, const struct xlv_slot *slot, str
     }
 }
 
+bool xlv_instances_on_its_way(struct xlv_instances *is, const struct xlv_instance *instance)
+{
+    int fd XLV_CLOSE = -1;
+
+    if (xlv_registry_own_directory(is->c.registry, instance, &fd, NULL))
+        return false;
+    return flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+}
+
 static int open_instance(struct xlv_instances *is, const struct xlv_slot *slot, bool create,
                          int slots[2], struct xlv_error *e)
 {
+    struct xlv_instance now;
     int dirfd XLV_CLOSE = -1;
     int rc;
 
     slots[0] = slots[1] = -1;
-    dirfd = openat(is->c.state_dirfd, slot->info.directory,
-                   O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (dirfd < 0) {
-        int saved = errno;
-
-        return xlv_fail(e, saved == ENOENT ? XLV_E_NOT_FOUND : -saved,
-                        "cannot open the directory %s/%s of instance %" PRIu64 ": %s",
-                        is->c.settings->state_dir, slot->info.directory, slot->number,
-                        strerror(saved));
-    }
+    /* where it is now */
+    rc = xlv_registry_get_number(is->c.registry, slot->number, &now, e);
+    if (!rc)
+        rc = xlv_registry_directory(is->c.registry, &now, &dirfd, e);
+    if (!rc && xlv_instances_on_its_way(is, &now))
+        rc = xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is on its way to another host",
+                      slot->number);
+    if (rc)
+        return rc;
     if (create) {
         rc = xlv_store_create(dirfd, e);
         if (rc)
@@ -167,19 +180,20 @@ static int open_instance(struct xlv_instances *is, const struct xlv_slot *slot, 
     if (rc)
         return rc;
     if (flock(slots[0], LOCK_EX | LOCK_NB) < 0) {
+        char path[PATH_MAX];
         int saved = errno;
 
         xlv_close(&slots[0]);
         xlv_close(&slots[1]);
         if (saved == EWOULDBLOCK)
             return xlv_fail(e, XLV_E_IN_USE,
-                            "the state of instance %" PRIu64 " (%s/%s) is in use by another "
-                            "process", slot->number, is->c.settings->state_dir,
-                            slot->info.directory);
+                            "the state of instance %" PRIu64 " (%s) is in use by another "
+                            "process", slot->number,
+                            xlv_instance_path(is->c.settings->state_dir, &now, path));
         return xlv_fail(e, -saved, "cannot lock the state of instance %" PRIu64 ": %s",
                         slot->number, strerror(saved));
     }
-    rc = still_ours(is, slot, e);
+    rc = still_ours(is, slot, now.directory, e);
     if (rc) {
         xlv_close(&slots[0]);
         xlv_close(&slots[1]);
@@ -486,7 +500,9 @@ static void grant(struct xlv_instances *is, struct xlv_slot *slot)
         return;
     }
     slot->info = now;
-    if (now.handover == XLV_HANDOVER_ARRIVING && await_arrival(slot))
+    if ((now.handover == XLV_HANDOVER_ARRIVING ||
+         (now.handover == XLV_HANDOVER_DEPARTED && xlv_instances_on_its_way(is, &now))) &&
+        await_arrival(slot))
         return;
     if (now.handover == XLV_HANDOVER_DEPARTED || now.handover == XLV_HANDOVER_ARRIVING) {
         claim->on_failed(claim, "its instance is on another host, or on its way");

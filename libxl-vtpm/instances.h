@@ -98,6 +98,13 @@ int xlv_instances_slot(struct xlv_instances *instances, const struct xlv_instanc
                        struct xlv_slot **slot, struct xlv_error *e);
 struct xlv_slot *xlv_instances_find(struct xlv_instances *instances, uint64_t number);
 
+/*
+ * Its handover to another host is under way: whoever gives it away holds a lock on its directory
+ * until the outcome is known, also when it has departed, as it may be returned (move-steps.h).
+ */
+bool xlv_instances_on_its_way(struct xlv_instances *instances,
+                              const struct xlv_instance *instance);
+
 void xlv_claim_take(struct xlv_instances *instances, struct xlv_slot *slot,
                     struct xlv_claim *claim);
 void xlv_claim_release(struct xlv_instances *instances, struct xlv_claim *claim);

@@ -548,6 +548,8 @@ static int give_back(struct target *t, struct xlv_error *e)
         if (!rc)
             rc = xlv_registry_move(m->registry, m->instance.number, m->offer.token,
                                    XLV_HANDOVER_HELD, XLV_HANDOVER_DEPARTED, e);
+        if (!rc && m->offer.shared)
+            xlv_move_close_store(m); /* it is the other host's to lock again */
     }
     if (!rc)
         rc = xlv_move_say(&t->s.peer, XLV_MOVE_RETURN, NULL, 0, e);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 
 #include "backend/store.h"
 #include "common/bytes.h"
@@ -27,9 +28,10 @@
 #define HEADER 12u
 #define WAIT_MS (60 * 1000)
 /* uuid, version, again, token, suspended: flag, domid, mark, domain uuid; name of the giver; domain,
- * devid */
+ * devid; shared */
 #define OFFER_SIZE (16u + 4 + 4 + XLV_UUID_TEXT + 4 + 4 + 8 + XLV_UUID_TEXT + \
-                    XLV_HANDOVER_PEER_MAX + 1 + XLV_DOMAIN_NAME_MAX + 1 + 4)
+                    XLV_HANDOVER_PEER_MAX + 1 + XLV_DOMAIN_NAME_MAX + 1 + 4 + 4)
+#define DIGEST 32u /* SHA-256, in the place of a state on shared storage */
 
 static const uint8_t magic[4] = { 'X', 'V', 'M', 'V' };
 
@@ -190,13 +192,14 @@ static int put_offer(struct xlv_move_peer *peer, const struct xlv_offer *o, stru
     xlv_put_data(&w, o->giver, sizeof(o->giver));
     xlv_put_data(&w, o->domain, sizeof(o->domain));
     xlv_put_u32(&w, o->devid);
+    xlv_put_u32(&w, o->shared);
     return xlv_move_say(peer, XLV_MOVE_OFFER, bytes, sizeof(bytes), e);
 }
 
 static int get_offer(struct xlv_offer *o, const uint8_t *data, size_t length, struct xlv_error *e)
 {
     struct xlv_bytes r = xlv_bytes_reader(data, length);
-    uint32_t again, suspended;
+    uint32_t again, suspended, shared;
     struct xlv_uuid uuid;
 
     *o = (struct xlv_offer){ .version = XLV_TPM_2_0 };
@@ -213,11 +216,13 @@ static int get_offer(struct xlv_offer *o, const uint8_t *data, size_t length, st
     xlv_get_data(&r, o->giver, sizeof(o->giver));
     xlv_get_data(&r, o->domain, sizeof(o->domain));
     o->devid = xlv_get_u32(&r);
+    shared = xlv_get_u32(&r);
+    o->shared = shared;
     if (length != OFFER_SIZE || !xlv_bytes_ok(&r) ||
         (o->version != XLV_TPM_1_2 && o->version != XLV_TPM_2_0) ||
         o->token[sizeof(o->token) - 1] || o->giver[sizeof(o->giver) - 1] ||
         o->domain[sizeof(o->domain) - 1] || o->devid > XLV_DEVID_MAX || suspended > 1 ||
-        again > 1 || o->suspended.domain_uuid[sizeof(o->suspended.domain_uuid) - 1] ||
+        again > 1 || shared > 1 || o->suspended.domain_uuid[sizeof(o->suspended.domain_uuid) - 1] ||
         o->suspended.domid > XLV_DOMID_MAX || o->suspended.mark < -1 ||
         (o->suspended.domain_uuid[0] && xlv_uuid_parse(&uuid, o->suspended.domain_uuid)))
         return xlv_fail(e, XLV_E_INVALID, "the offer of the other host is none");
@@ -245,6 +250,7 @@ void xlv_move_deinit(struct xlv_move *m)
     m->keys = NULL;
     m->registry = NULL;
     xlv_move_close_store(m);
+    xlv_close(&m->own);
 }
 
 static int has_tpm(const struct xlv_instance *instance, void *opaque)
@@ -257,7 +263,7 @@ int xlv_move_init(struct xlv_move *m, const struct xlv_settings *settings, struc
 {
     int rc;
 
-    *m = (struct xlv_move){ .settings = settings, .slots = { -1, -1 } };
+    *m = (struct xlv_move){ .settings = settings, .slots = { -1, -1 }, .own = -1 };
     rc = xlv_registry_open(&m->registry, settings->state_dir, false, e);
     if (rc == XLV_E_NOT_FOUND) {
         xlv_error_clear(e);
@@ -274,7 +280,7 @@ int xlv_move_init(struct xlv_move *m, const struct xlv_settings *settings, struc
     return rc;
 }
 
-int xlv_move_open_store(struct xlv_move *m, bool create, struct xlv_error *e)
+static int open_store(struct xlv_move *m, bool create, bool lock, struct xlv_error *e)
 {
     int dirfd XLV_CLOSE = -1, rc;
     uint8_t key[XLV_KEY_SIZE];
@@ -287,7 +293,7 @@ int xlv_move_open_store(struct xlv_move *m, bool create, struct xlv_error *e)
         rc = xlv_store_open(dirfd, m->slots, e);
     if (rc)
         return rc;
-    if (flock(m->slots[0], LOCK_EX | LOCK_NB))
+    if (lock && flock(m->slots[0], LOCK_EX | LOCK_NB))
         return xlv_fail(e, errno == EWOULDBLOCK ? XLV_E_IN_USE : -errno,
                         "instance %" PRIu64 " is in use: shut its domain down first",
                         m->instance.number);
@@ -298,6 +304,21 @@ int xlv_move_open_store(struct xlv_move *m, bool create, struct xlv_error *e)
     return rc ? rc : xlv_store_load(m->store, &m->data, &m->length, &generation, e);
 }
 
+int xlv_move_open_store(struct xlv_move *m, bool create, struct xlv_error *e)
+{
+    return open_store(m, create, true, e);
+}
+
+/* What is in a store on shared storage while nobody changes it. */
+static int digest_of_shared(struct xlv_move *m, uint8_t digest[DIGEST], struct xlv_error *e)
+{
+    int rc = m->data ? 0 : open_store(m, false, false, e);
+
+    if (!rc && !EVP_Digest(m->data, m->length, digest, NULL, EVP_sha256(), NULL))
+        rc = xlv_fail(e, -ENOMEM, "no digest of a state");
+    return rc;
+}
+
 /* --- the giver --- */
 
 int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migrates,
@@ -305,6 +326,7 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
 {
     char path[PATH_MAX];
     struct stat st;
+    bool shared;
     int rc = xlv_registry_get(m->registry, uuid, &m->instance, e);
 
     if (rc)
@@ -315,12 +337,25 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
     if (m->instance.life != XLV_LIFE_READY)
         return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is %s: only one that is ready can "
                         "be handed over", m->instance.number, xlv_life_name(m->instance.life));
-    rc = xlv_move_open_store(m, false, e);
+    shared = xlv_instance_shared(&m->instance);
+    /* what is on shared storage and given away already is the other host's to lock */
+    if (!shared || m->instance.handover != XLV_HANDOVER_DEPARTED)
+        rc = xlv_move_open_store(m, false, e);
+    if (!rc)
+        rc = xlv_registry_own_directory(m->registry, &m->instance, &m->own, e);
+    /* the daemon has it for as long as it takes to ask */
+    while (!rc && flock(m->own, LOCK_EX))
+        if (errno != EINTR)
+            rc = xlv_fail(e, -errno, "cannot lock the directory of instance %" PRIu64 ": %s",
+                          m->instance.number, strerror(errno));
     if (rc)
         return rc;
     /* with the lock held: what is read now stands still */
     rc = xlv_registry_get(m->registry, uuid, &m->instance, e);
     m->departed = m->instance.handover == XLV_HANDOVER_DEPARTED;
+    if (!rc && xlv_instance_shared(&m->instance) != shared)
+        rc = xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is put elsewhere just now",
+                      m->instance.number);
     xlv_settings_journal(m->settings, m->instance.number, path);
     if (!rc && !migrates && !stat(path, &st) && st.st_size && !m->departed)
         rc = xlv_fail(e, XLV_E_IN_USE, "the last boot of its domain did not end in order: start "
@@ -337,6 +372,7 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
         .version = m->instance.tpm_version,
         .again = m->departed,
         .suspended = m->instance.suspended,
+        .shared = xlv_instance_shared(&m->instance),
     };
     if (gethostname(m->offer.giver, sizeof(m->offer.giver) - 1))
         snprintf(m->offer.giver, sizeof(m->offer.giver), "?");
@@ -346,8 +382,8 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
 int xlv_move_offer(struct xlv_move *m, struct xlv_move_peer *peer, const char *name, bool *held,
                    struct xlv_error *e)
 {
+    uint8_t *data = NULL, digest[DIGEST];
     enum xlv_move_type type;
-    uint8_t *data = NULL;
     struct xlv_uuid token;
     size_t length = 0;
     int rc = 0;
@@ -381,7 +417,12 @@ int xlv_move_offer(struct xlv_move *m, struct xlv_move_peer *peer, const char *n
     if (type != XLV_MOVE_ACCEPT || length)
         return xlv_fail(e, XLV_E_INVALID, "the other host answers the offer with message %d",
                         (int)type);
-    rc = xlv_move_say(peer, XLV_MOVE_STATE, m->data, m->length, e);
+    if (m->offer.shared)
+        rc = digest_of_shared(m, digest, e);
+    if (!rc)
+        rc = m->offer.shared
+                 ? xlv_move_say(peer, XLV_MOVE_STATE, digest, sizeof(digest), e)
+                 : xlv_move_say(peer, XLV_MOVE_STATE, m->data, m->length, e);
     return rc ? rc : xlv_move_expect(peer, XLV_MOVE_STORED, e);
 }
 
@@ -397,6 +438,8 @@ int xlv_move_depart(struct xlv_move *m, struct xlv_error *e)
     /* whether a commit that failed is durable cannot be known: what the file says counts */
     m->departed = !rc || (!xlv_registry_get(m->registry, &m->offer.uuid, &m->instance, &ignored) &&
                           m->instance.handover == XLV_HANDOVER_DEPARTED);
+    if (m->departed && m->offer.shared)
+        xlv_move_close_store(m); /* it is the other host's to lock */
     return rc;
 }
 
@@ -428,14 +471,69 @@ static int bind_domain(struct xlv_move *m, struct xlv_error *e)
                               : 0;
 }
 
+/* ACCEPT; the state follows, or what tells that it is the one. The caller wipes *data. */
+static int hear_state(struct xlv_move *m, struct xlv_move_peer *peer, uint8_t **data,
+                      size_t *length, struct xlv_error *e)
+{
+    enum xlv_move_type type;
+    int rc = xlv_move_say(peer, XLV_MOVE_ACCEPT, NULL, 0, e);
+
+    if (!rc)
+        rc = hear_step(peer, &type, data, length, e);
+    if (!rc && (type != XLV_MOVE_STATE || !*length || (m->offer.shared && *length != DIGEST)))
+        rc = xlv_fail(e, XLV_E_INVALID, "the other host said message %d of %zu bytes instead of "
+                      "the state", (int)type, *length);
+    return rc;
+}
+
+/* Into the store, under this host's key. */
+static int take_state(struct xlv_move *m, struct xlv_move_peer *peer, struct xlv_error *e)
+{
+    uint8_t *state = NULL;
+    size_t length = 0;
+    uint64_t generation;
+    int rc = xlv_move_open_store(m, true, e);
+
+    if (rc == XLV_E_EMPTY) {
+        xlv_error_clear(e);
+        rc = 0;
+    }
+    if (!rc)
+        rc = hear_state(m, peer, &state, &length, e);
+    if (!rc)
+        rc = xlv_store_commit(m->store, state, length, &generation, e);
+    xlv_move_wipe(m->data, m->length);
+    m->data = state;
+    m->length = length;
+    return rc;
+}
+
+/* On shared storage, where the other host holds it still: it is looked at, and not locked. */
+static int find_state(struct xlv_move *m, struct xlv_move_peer *peer, struct xlv_error *e)
+{
+    uint8_t *wanted = NULL, digest[DIGEST];
+    struct xlv_error why = XLV_ERROR_INIT;
+    size_t length = 0;
+    int rc = hear_state(m, peer, &wanted, &length, e);
+
+    if (!rc) {
+        rc = digest_of_shared(m, digest, &why);
+        if (rc || CRYPTO_memcmp(wanted, digest, sizeof(digest)))
+            rc = xlv_fail(e, rc < 0 ? rc : XLV_E_CONFLICT, "%s here does not hold the state that "
+                          "the other host has there%s%s: both need the same storage and the same "
+                          "master key", m->instance.directory, rc ? ": " : "", rc ? why.text : "");
+    }
+    xlv_move_close_store(m);
+    xlv_move_wipe(wanted, length);
+    return rc;
+}
+
 int xlv_move_accept(struct xlv_move *m, struct xlv_move_peer *peer, const uint8_t *offer,
                     size_t offer_length, bool *held, struct xlv_error *e)
 {
     char path[PATH_MAX];
-    enum xlv_move_type type;
-    uint8_t *state = NULL;
-    size_t length = 0;
-    uint64_t generation, number;
+    char place[XLV_DIRECTORY_MAX + 1] = "";
+    uint64_t number;
     int rc = get_offer(&m->offer, offer, offer_length, e);
 
     *held = false;
@@ -455,28 +553,20 @@ int xlv_move_accept(struct xlv_move *m, struct xlv_move_peer *peer, const uint8_
     if (rc && rc != XLV_E_NOT_FOUND)
         return rc;
     xlv_error_clear(e);
-    rc = xlv_registry_expect(m->registry, &m->offer.uuid, m->offer.version, m->offer.again,
-                             m->offer.token, m->offer.giver, &m->instance, e);
+    if (m->offer.shared)
+        rc = xlv_settings_shared(m->settings, &m->offer.uuid, place, e);
+    else
+        rc = 0;
+    if (!rc)
+        rc = xlv_registry_expect(m->registry, &m->offer.uuid, m->offer.version,
+                                 m->offer.again, m->offer.token, m->offer.giver, &m->instance, e);
     number = m->instance.number;
-    if (!rc) {
-        rc = xlv_move_open_store(m, true, e);
-        if (rc == XLV_E_EMPTY) {
-            xlv_error_clear(e);
-            rc = 0;
-        }
-    }
     if (!rc)
-        rc = xlv_move_say(peer, XLV_MOVE_ACCEPT, NULL, 0, e);
+        rc = xlv_registry_place(m->registry, number, place, e);
     if (!rc)
-        rc = hear_step(peer, &type, &state, &length, e);
-    if (!rc && (type != XLV_MOVE_STATE || !length))
-        rc = xlv_fail(e, XLV_E_INVALID, "the other host said message %d instead of the state",
-                      (int)type);
+        rc = xlv_registry_get_number(m->registry, number, &m->instance, e);
     if (!rc)
-        rc = xlv_store_commit(m->store, state, length, &generation, e);
-    xlv_move_wipe(m->data, m->length);
-    m->data = state;
-    m->length = length;
+        rc = m->offer.shared ? find_state(m, peer, e) : take_state(m, peer, e);
     if (rc)
         return rc;
     /* of a boot here, before it left */

@@ -59,6 +59,7 @@ struct xlv_offer {
     struct xlv_suspended suspended;                     /* at_s: is there one? */
     char domain[XLV_DOMAIN_NAME_MAX + 1]; /* whose device it is; "": none */
     uint32_t devid;
+    bool shared; /* the taker finds its state on storage that both have (share.h) */
 };
 
 /* One instance on its way, on either side. */
@@ -69,6 +70,7 @@ struct xlv_move {
     struct xlv_instance instance;
     struct xlv_store *store;
     int slots[2]; /* while it is locked */
+    int own;      /* giver: its own directory, locked until the outcome is known (instances.h) */
     uint8_t *data; /* what the store holds */
     size_t length;
     struct xlv_offer offer;
@@ -79,7 +81,8 @@ struct xlv_move {
 int xlv_move_init(struct xlv_move *m, const struct xlv_settings *settings, struct xlv_error *e);
 void xlv_move_deinit(struct xlv_move *m); /* the lock goes last */
 
-/* Locks the store of m->instance and loads it; XLV_E_EMPTY: there is nothing. */
+/* Locks the store of m->instance and loads it; XLV_E_EMPTY: there is nothing. On shared storage
+ * it is the holder's to lock; the taker only looks at it. */
 int xlv_move_open_store(struct xlv_move *m, bool create, struct xlv_error *e);
 /* Closes it, and lets go of the lock. */
 void xlv_move_close_store(struct xlv_move *m);

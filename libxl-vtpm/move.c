@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "backend/container.h"
 #include "libxl-vtpm/move-steps.h"
 
 static int give(struct xlv_move *m, struct xlv_move_peer *peer, const struct xlv_uuid *uuid,
@@ -90,6 +91,57 @@ int xlv_move_take(const struct xlv_settings *settings, int in, int out, struct x
     return rc;
 }
 
+/* An instance on shared storage that this host knows nothing of: the one that has it is gone. The
+ * lock says that no host serves it. */
+static int take_over(struct xlv_move *m, const struct xlv_uuid *uuid, struct xlv_error *e)
+{
+    struct xlv_container container;
+    char place[XLV_DIRECTORY_MAX + 1], token[XLV_UUID_TEXT];
+    struct xlv_uuid fresh;
+    int rc = xlv_settings_shared(m->settings, uuid, place, e);
+
+    m->instance = (struct xlv_instance){ .uuid = *uuid };
+    strcpy(m->instance.directory, place);
+    if (!rc)
+        rc = xlv_move_open_store(m, false, e);
+    if (rc == XLV_E_IN_USE) {
+        xlv_error_clear(e);
+        rc = xlv_fail(e, rc, "another host serves the TPM in %s just now", place);
+    }
+    if (!rc)
+        rc = xlv_container_read(m->data, m->length, &container, e);
+    if (rc)
+        return rc;
+    xlv_uuid_generate(&fresh);
+    xlv_uuid_format(&fresh, token);
+    rc = xlv_registry_expect(m->registry, uuid, container.version, false, token, "shared storage",
+                             &m->instance, e);
+    if (!rc)
+        rc = xlv_registry_place(m->registry, m->instance.number, place, e);
+    if (!rc)
+        rc = xlv_registry_set_life(m->registry, m->instance.number, XLV_LIFE_READY, e);
+    return rc ? rc : xlv_registry_move(m->registry, m->instance.number, token,
+                                       XLV_HANDOVER_ARRIVING, XLV_HANDOVER_HELD, e);
+}
+
+static int take_back(struct xlv_move *m, const struct xlv_uuid *uuid, struct xlv_error *e)
+{
+    int rc = 0;
+
+    if (m->instance.handover == XLV_HANDOVER_HELD)
+        rc = xlv_fail(e, XLV_E_INVALID, "this host has instance %" PRIu64 " already",
+                      m->instance.number);
+    if (!rc)
+        rc = xlv_move_open_store(m, false, e);
+    if (!rc)
+        rc = xlv_registry_get(m->registry, uuid, &m->instance, e);
+    /* an arrival's older state of an earlier stay here is not what was offered */
+    if (!rc && m->instance.handover == XLV_HANDOVER_ARRIVING && m->instance.life != XLV_LIFE_READY)
+        rc = xlv_fail(e, XLV_E_REFUSED, "its state has not arrived");
+    return rc ? rc : xlv_registry_move(m->registry, m->instance.number, m->instance.handover_token,
+                                       m->instance.handover, XLV_HANDOVER_HELD, e);
+}
+
 int xlv_move_resume_here(const struct xlv_settings *settings, const struct xlv_uuid *uuid,
                          struct xlv_error *e)
 {
@@ -98,19 +150,12 @@ int xlv_move_resume_here(const struct xlv_settings *settings, const struct xlv_u
 
     if (!rc)
         rc = xlv_registry_get(m.registry, uuid, &m.instance, e);
-    if (!rc && m.instance.handover == XLV_HANDOVER_HELD)
-        rc = xlv_fail(e, XLV_E_INVALID, "this host has instance %" PRIu64 " already",
-                      m.instance.number);
-    if (!rc)
-        rc = xlv_move_open_store(&m, false, e);
-    if (!rc)
-        rc = xlv_registry_get(m.registry, uuid, &m.instance, e);
-    /* an arrival's older state of an earlier stay here is not what was offered */
-    if (!rc && m.instance.handover == XLV_HANDOVER_ARRIVING && m.instance.life != XLV_LIFE_READY)
-        rc = xlv_fail(e, XLV_E_REFUSED, "its state has not arrived");
-    if (!rc)
-        rc = xlv_registry_move(m.registry, m.instance.number, m.instance.handover_token,
-                               m.instance.handover, XLV_HANDOVER_HELD, e);
+    if (!rc) {
+        rc = take_back(&m, uuid, e);
+    } else if (rc == XLV_E_NOT_FOUND && m.registry && settings->shared_dir[0]) {
+        xlv_error_clear(e);
+        rc = take_over(&m, uuid, e);
+    }
     xlv_move_deinit(&m);
     return rc;
 }

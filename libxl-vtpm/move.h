@@ -40,7 +40,7 @@ int xlv_move_give(const struct xlv_settings *settings, const struct xlv_uuid *uu
 int xlv_move_take(const struct xlv_settings *settings, int in, int out, struct xlv_error *e);
 
 /* The administrator knows that the other host does not have it, and will not. A state that
- * loads must be here. */
+ * loads must be here; or on shared storage, also where this host knows nothing of it yet. */
 int xlv_move_resume_here(const struct xlv_settings *settings, const struct xlv_uuid *uuid,
                          struct xlv_error *e);
 

@@ -37,7 +37,7 @@ static const char *const names[2] = { XLV_STORE_SLOT_0, XLV_STORE_SLOT_1 };
 
 struct look {
     const struct xlv_recover *r;
-    const char *directory; /* relative to the state directory; borrowed */
+    char directory[PATH_MAX]; /* absolute */
     uint64_t number;
     struct xlv_uuid uuid;
     struct xlv_keys *keys;
@@ -112,19 +112,18 @@ static int open_slots(struct look *l, struct xlv_error *e)
         l->fds[i] = openat(l->dirfd, names[i], O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (l->fds[i] >= 0) {
             if (fstat(l->fds[i], &st) || !S_ISREG(st.st_mode))
-                return xlv_fail(e, XLV_E_CORRUPT, "%s/%s/%s is not a regular file",
-                                l->r->settings->state_dir, l->directory, names[i]);
+                return xlv_fail(e, XLV_E_CORRUPT, "%s/%s is not a regular file",
+                                l->directory, names[i]);
             continue;
         }
         if (errno != ENOENT)
-            return xlv_fail(e, -errno, "cannot open %s/%s/%s: %s", l->r->settings->state_dir,
-                            l->directory, names[i], strerror(errno));
+            return xlv_fail(e, -errno, "cannot open %s/%s: %s", l->directory, names[i],
+                            strerror(errno));
         l->missing[i] = true;
     }
     if (l->missing[0] && l->missing[1])
-        return xlv_fail(e, XLV_E_NOT_FOUND, "%s/%s holds no state: either its TPM was never made, "
-                        "or its files are lost and have to come from a backup",
-                        l->r->settings->state_dir, l->directory);
+        return xlv_fail(e, XLV_E_NOT_FOUND, "%s holds no state: either its TPM was never made, "
+                        "or its files are lost and have to come from a backup", l->directory);
     /* without slot 0 no daemon can take the instance; then this is among us */
     rc = lock(l, l->fds[l->missing[0] ? 1 : 0], e);
     for (int i = 0; i < 2 && !rc; i++) {
@@ -272,7 +271,7 @@ static int report_slots(const struct look *l, struct json_object *report, struct
 static int fill_report(const struct look *l, struct json_object *report, struct xlv_error *e)
 {
     static const char *const copied[] = { "number", "uuid", "life" };
-    char verdict[XLV_TEXT_MAX], path[PATH_MAX];
+    char verdict[XLV_TEXT_MAX];
 
     if (l->newest >= 0)
         snprintf(verdict, sizeof(verdict), "slot %d is the newest, generation %" PRIu64 ": the TPM "
@@ -281,11 +280,10 @@ static int fill_report(const struct look *l, struct json_object *report, struct 
         snprintf(verdict, sizeof(verdict), "no generation was ever complete: no TPM was made yet");
     else
         snprintf(verdict, sizeof(verdict), "%s", l->why.text);
-    snprintf(path, sizeof(path), "%s/%s", l->r->settings->state_dir, l->directory);
     for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
         if (!put(report, copied[i], json_object_get(member(l->r->instance, copied[i]))))
             return no_memory(e);
-    if (!put(report, "directory", json_object_new_string(path)) ||
+    if (!put(report, "directory", json_object_new_string(l->directory)) ||
         !put(report, "loads", json_object_new_boolean(l->newest >= 0)) ||
         !put(report, "empty", json_object_new_boolean(l->outcome == XLV_E_EMPTY)) ||
         !put(report, "slot", l->newest >= 0 ? json_object_new_int(l->newest) : NULL) ||
@@ -364,7 +362,7 @@ static int choose(struct look *l, struct json_object *report, struct xlv_error *
 {
     int slot = l->r->use_slot, other = 1 - slot;
     bool keep = !l->missing[other] && l->slots[other].outcome != XLV_E_EMPTY;
-    char question[512], kept[64] = "", path[PATH_MAX], user[64];
+    char question[512], kept[64] = "", path[PATH_MAX + NAME_MAX], user[64];
     struct json_object *chosen;
     struct xlv_store *store = NULL;
     uint64_t generation = 0;
@@ -402,7 +400,7 @@ static int choose(struct look *l, struct json_object *report, struct xlv_error *
     chosen = rc ? NULL : json_object_new_object();
     if (!chosen)
         return rc ? rc : no_memory(e);
-    snprintf(path, sizeof(path), "%s/%s/%s", l->r->settings->state_dir, l->directory, kept);
+    snprintf(path, sizeof(path), "%s/%s", l->directory, kept);
     if (put(chosen, "slot", json_object_new_int(slot)) &&
         put(chosen, "generation", json_object_new_int64((int64_t)generation)) &&
         put(chosen, "kept", *kept ? json_object_new_string(path) : NULL) &&
@@ -418,19 +416,19 @@ static int look_at(struct look *l, struct json_object *report, struct xlv_error 
 {
     const struct xlv_settings *settings = l->r->settings;
     const char *uuid = json_object_get_string(member(l->r->instance, "uuid"));
-    int state_dirfd XLV_CLOSE = -1, rc;
+    const char *directory = json_object_get_string(member(l->r->instance, "directory"));
+    int rc;
 
-    l->directory = json_object_get_string(member(l->r->instance, "directory"));
     l->number = (uint64_t)json_object_get_int64(member(l->r->instance, "number"));
-    if (!l->directory || !uuid || xlv_uuid_parse(&l->uuid, uuid))
+    if (!directory || !uuid || xlv_uuid_parse(&l->uuid, uuid))
         return xlv_fail(e, XLV_E_INVALID, "the answer is no instance");
-    state_dirfd = open(settings->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (state_dirfd >= 0)
-        l->dirfd = openat(state_dirfd, l->directory,
-                          O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    snprintf(l->directory, sizeof(l->directory), "%s%s%s",
+             directory[0] == '/' ? "" : settings->state_dir, directory[0] == '/' ? "" : "/",
+             directory);
+    l->dirfd = open(l->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (l->dirfd < 0)
-        return xlv_fail(e, errno == ENOENT ? XLV_E_NOT_FOUND : -errno, "cannot open %s/%s: %s",
-                        settings->state_dir, l->directory, strerror(errno));
+        return xlv_fail(e, errno == ENOENT ? XLV_E_NOT_FOUND : -errno, "cannot open %s: %s",
+                        l->directory, strerror(errno));
     rc = open_slots(l, e);
     if (!rc)
         rc = xlv_keys_new(&l->keys, settings->key_provider, settings->key_source, false, e);

@@ -89,6 +89,8 @@ static const char *const migrations[] = {
     /* boot measurement */
     "ALTER TABLE instance ADD COLUMN measure_boot TEXT NOT NULL DEFAULT ''"
     "  CHECK (measure_boot IN ('', 'on', 'off'));"
+    /* on storage that other hosts have, too; "": in instances/ */
+    "ALTER TABLE instance ADD COLUMN place TEXT NOT NULL DEFAULT '';"
     /* endorsement keys, and every certificate that was ever signed: so no foreign key there */
     "CREATE TABLE ek ("
     "  instance INTEGER NOT NULL REFERENCES instance (number) ON DELETE CASCADE,"
@@ -111,7 +113,7 @@ static const char *const migrations[] = {
 #define COLUMNS \
     "number, uuid, tpm_version, life, created, last_used, last_domain_name, last_domain_uuid, " \
     "label, suspended, suspended_domid, suspended_domain_uuid, suspended_mark, accept, late_attach, " \
-    "handover, handover_token, handover_peer, deleted, measure_boot"
+    "handover, handover_token, handover_peer, deleted, measure_boot, place"
 
 static const char *const life_names[] = {
     [XLV_LIFE_NEW] = "new",
@@ -358,6 +360,11 @@ static bool column_name(sqlite3_stmt *stmt, int column, const char *const *names
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
+static void own_directory(struct xlv_instance *i)
+{
+    snprintf(i->directory, sizeof(i->directory), INSTANCES "/%" PRIu64, i->number);
+}
+
 /* A row of COLUMNS. */
 static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_instance *instance,
                          struct xlv_error *e)
@@ -406,7 +413,11 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
     if (!column_name(stmt, 19, measure_names, COUNT(measure_names), &measure))
         return bad_row(r, e, number, "word in measure_boot");
     i.measure_boot = (enum xlv_measuring)measure;
-    snprintf(i.directory, sizeof(i.directory), INSTANCES "/%" PRIu64, i.number);
+    if (!column_text(stmt, 20, i.directory, sizeof(i.directory)) ||
+        (i.directory[0] && i.directory[0] != '/'))
+        return bad_row(r, e, number, "directory on shared storage");
+    if (!i.directory[0])
+        own_directory(&i);
     *instance = i;
     return 0;
 }
@@ -536,6 +547,14 @@ static void remove_instance_directory(struct xlv_registry *r, const struct xlv_i
     (void)unlinkat(r->dir, instance->directory, AT_REMOVEDIR);
 }
 
+const char *xlv_instance_path(const char *state_dir, const struct xlv_instance *instance,
+                              char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%s%s%s", xlv_instance_shared(instance) ? "" : state_dir,
+             xlv_instance_shared(instance) ? "" : "/", instance->directory);
+    return path;
+}
+
 int xlv_registry_directory(struct xlv_registry *r, const struct xlv_instance *instance, int *fd,
                            struct xlv_error *e)
 {
@@ -545,6 +564,15 @@ int xlv_registry_directory(struct xlv_registry *r, const struct xlv_instance *in
     return xlv_fail(e, errno == ENOENT ? XLV_E_NOT_FOUND : -errno,
                     "%s: the directory %s of instance %" PRIu64 " cannot be opened: %s", r->path,
                     instance->directory, instance->number, strerror(errno));
+}
+
+int xlv_registry_own_directory(struct xlv_registry *r, const struct xlv_instance *instance,
+                               int *fd, struct xlv_error *e)
+{
+    struct xlv_instance own = *instance;
+
+    own_directory(&own);
+    return xlv_registry_directory(r, &own, fd, e);
 }
 
 /*
@@ -1495,6 +1523,17 @@ int xlv_registry_set_life(struct xlv_registry *r, uint64_t number, enum xlv_life
                     "change an instance's state of life", e);
 }
 
+int xlv_registry_place(struct xlv_registry *r, uint64_t number, const char *directory,
+                       struct xlv_error *e)
+{
+    if (directory[0] && (directory[0] != '/' || strlen(directory) > XLV_DIRECTORY_MAX))
+        return xlv_fail(e, XLV_E_INVALID, "%.80s is no usable directory for an instance: an "
+                        "absolute path of at most %u bytes is needed", directory,
+                        XLV_DIRECTORY_MAX);
+    return set_text(r, "UPDATE instance SET place = ?2 WHERE number = ?1", number, directory,
+                    "note where an instance is", e);
+}
+
 int xlv_registry_replaced(struct xlv_registry *r, uint64_t number, struct xlv_error *e)
 {
     static const char doing[] = "note another state of an instance";
@@ -1894,7 +1933,13 @@ int xlv_registry_purge(struct xlv_registry *r, uint64_t number, struct xlv_error
     if (!rc && !faccessat(r->dir, i.directory, F_OK, 0))
         rc = open_marked(r, &i, 0, &dirfd, e);
     rc = end(r, rc, doing, e);
-    return rc ? rc : discard(r, i.directory, e);
+    if (!rc)
+        rc = discard(r, i.directory, e);
+    if (!rc && xlv_instance_shared(&i)) {
+        own_directory(&i);
+        rc = discard(r, i.directory, e);
+    }
+    return rc;
 }
 
 /* Two numbers into a statement about instances. */

@@ -32,6 +32,7 @@
 #ifndef XLV_REGISTRY_H
 #define XLV_REGISTRY_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -80,6 +81,8 @@ enum xlv_measuring {
     XLV_MEASURING_OFF,
 };
 
+#define XLV_DIRECTORY_MAX 511u
+
 struct xlv_instance {
     uint64_t number; /* from 1 */
     struct xlv_uuid uuid;
@@ -97,8 +100,19 @@ struct xlv_instance {
     int64_t deleted_s; /* a tombstone since then: served to nobody, can be had back; 0: not so */
     enum xlv_measuring measure_boot;
     int64_t late_attach_s; /* attached when its domain's boot was over already; 0: not so */
-    char directory[64]; /* relative to the state directory: "instances/<number>" */
+    /* Relative to the state directory: "instances/<number>"; or absolute, on storage that other
+     * hosts have, too (share.h). */
+    char directory[XLV_DIRECTORY_MAX + 1];
 };
+
+static inline bool xlv_instance_shared(const struct xlv_instance *instance)
+{
+    return instance->directory[0] == '/';
+}
+
+/* Its directory as an absolute path, for people; returns path. */
+const char *xlv_instance_path(const char *state_dir, const struct xlv_instance *instance,
+                              char path[PATH_MAX]);
 
 enum xlv_rule { XLV_RULE_UUID, XLV_RULE_BINDING, XLV_RULE_ASSIGNED };
 const char *xlv_rule_name(enum xlv_rule rule);
@@ -127,6 +141,10 @@ void xlv_registry_close(struct xlv_registry *registry);
  */
 int xlv_registry_directory(struct xlv_registry *registry, const struct xlv_instance *instance,
                            int *fd, struct xlv_error *e);
+
+/* The same for the one in the state directory, of an instance that may be elsewhere now. */
+int xlv_registry_own_directory(struct xlv_registry *registry, const struct xlv_instance *instance,
+                               int *fd, struct xlv_error *e);
 
 struct xlv_lookup {
     struct xlv_uuid uuid; /* nil: none given (preview only) */
@@ -171,6 +189,10 @@ int xlv_registry_adopt(struct xlv_registry *registry, const struct xlv_uuid *uui
 
 /* Removes what interrupted adoptions left, and returns when none is under way that began before. */
 int xlv_registry_sweep(struct xlv_registry *registry, struct xlv_error *e);
+
+/* Its state is in this directory from now on; absolute, or "": in its own again. */
+int xlv_registry_place(struct xlv_registry *registry, uint64_t number, const char *directory,
+                       struct xlv_error *e);
 
 /* Another state was put into its store: READY; nothing suspended or accepted counts, and its
  * endorsement keys are not known. */

@@ -302,9 +302,22 @@ static int one_instance(struct rekey *r, const struct xlv_instance *instance)
     return rc;
 }
 
+/* Other hosts open it with the key that this one has. */
+static int refuse_shared(const struct xlv_instance *instance, void *opaque)
+{
+    struct rekey *r = opaque;
+
+    if (!xlv_instance_shared(instance) || instance->handover == XLV_HANDOVER_DEPARTED)
+        return 0;
+    return xlv_fail(r->e, XLV_E_REFUSED, "instance %" PRIu64 " is in %s, where other hosts use it "
+                    "under this master key: xl-vtpm unshare it before", instance->number,
+                    instance->directory);
+}
+
 static int visit(const struct xlv_instance *instance, void *opaque)
 {
-    return one_instance(opaque, instance);
+    /* what is shared was given away, and is the other host's to seal */
+    return xlv_instance_shared(instance) ? 0 : one_instance(opaque, instance);
 }
 
 /* States of instances that the registry does not know: an old copy of it may be in place. */
@@ -372,6 +385,8 @@ static int run(struct rekey *r)
     bool cleaned = false;
     int rc = open_states(r);
 
+    if (!rc)
+        rc = xlv_registry_each(r->registry, refuse_shared, r, r->e);
     if (!rc)
         rc = xlv_keys_new(&r->keys, s->key_provider, s->key_source, false, r->e);
     /* the last run may lack its last step only; then this is no new change of key */

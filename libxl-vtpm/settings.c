@@ -69,6 +69,12 @@ static int set_state_dir(struct xlv_settings *s, const char *value, const struct
     return path_value(&s->state_dir, value, at, e);
 }
 
+static int set_shared_dir(struct xlv_settings *s, const char *value, const struct place *at,
+                          struct xlv_error *e)
+{
+    return value[0] ? path_value(&s->shared_dir, value, at, e) : replace(&s->shared_dir, "");
+}
+
 static int set_run_dir(struct xlv_settings *s, const char *value, const struct place *at,
                        struct xlv_error *e)
 {
@@ -337,6 +343,7 @@ static const struct {
                struct xlv_error *e);
 } keys[] = {
     { "state-dir", false, set_state_dir },
+    { "shared-dir", true, set_shared_dir },
     { "run-dir", false, set_run_dir },
     { "backend-program", false, set_backend_program },
     { "backend-user", true, set_backend_user },
@@ -365,6 +372,7 @@ static const struct {
 static int start(struct xlv_settings *s)
 {
     *s = (struct xlv_settings){
+        .shared_dir = strdup(""),
         .state_dir = strdup(XLV_LOCALSTATEDIR "/lib/xl-vtpm"),
         .run_dir = strdup(XLV_RUNSTATEDIR "/xl-vtpm"),
         .backend_program = strdup(XLV_LIBEXECDIR "/xl-vtpm/vtpm-backend"),
@@ -382,7 +390,7 @@ static int start(struct xlv_settings *s)
         .key_provider = XLV_KEY_FILE,
         .log_level = XLV_LOG_INFO,
     };
-    if (s->state_dir && s->run_dir && s->backend_program && s->control_group &&
+    if (s->shared_dir && s->state_dir && s->run_dir && s->backend_program && s->control_group &&
         s->ca_issuer_url && s->ca_crl_url && s->domain_config_dir)
         return 0;
     xlv_settings_deinit(s);
@@ -417,6 +425,7 @@ int xlv_settings_init(struct xlv_settings *settings)
 
 void xlv_settings_deinit(struct xlv_settings *settings)
 {
+    free(settings->shared_dir);
     free(settings->state_dir);
     free(settings->run_dir);
     free(settings->backend_program);
@@ -571,4 +580,18 @@ void xlv_settings_journal(const struct xlv_settings *settings, uint64_t number,
                           char path[PATH_MAX])
 {
     snprintf(path, PATH_MAX, "%s/journal/%" PRIu64, settings->run_dir, number);
+}
+
+int xlv_settings_shared(const struct xlv_settings *settings, const struct xlv_uuid *uuid,
+                    char path[XLV_DIRECTORY_MAX + 1], struct xlv_error *e)
+{
+    char text[XLV_UUID_TEXT];
+
+    if (!settings->shared_dir[0])
+        return xlv_fail(e, XLV_E_INVALID, "this host has no shared-dir in its configuration, see "
+                        "xl-vtpm.conf(5)");
+    if (snprintf(path, XLV_DIRECTORY_MAX + 1, "%s/%s", settings->shared_dir,
+                 xlv_uuid_format(uuid, text)) > (int)XLV_DIRECTORY_MAX)
+        return xlv_fail(e, XLV_E_INVALID, "shared-dir is too long a path");
+    return 0;
 }

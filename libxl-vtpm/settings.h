@@ -6,6 +6,7 @@
  *
  *   key                    default                                    meaning
  *   state-dir              /var/lib/xl-vtpm                           registry, instances
+ *   shared-dir             ""                                         instances, see share.h
  *   run-dir                /run/xl-vtpm                               sockets, journals
  *   backend-program        <libexecdir>/xl-vtpm/vtpm-backend
  *   backend-user           xl-vtpm, where it exists                   user of backends ("" = ours)
@@ -46,6 +47,7 @@
 enum xlv_key_provider { XLV_KEY_FILE, XLV_KEY_CREDENTIAL, XLV_KEY_NONE };
 
 struct xlv_settings {
+    char *shared_dir; /* "": none; owned */
     char *state_dir, *run_dir, *backend_program, *backend_user; /* owned */
     char *control_group; /* "": none; owned */
     uint32_t backend_uid_base, backend_uid_count; /* base 0: backend_user for all */
@@ -79,5 +81,10 @@ int xlv_settings_load(struct xlv_settings *settings, const char *path, struct xl
 /* Where the journal of the instance of that number is, or would be. */
 void xlv_settings_journal(const struct xlv_settings *settings, uint64_t number,
                           char path[PATH_MAX]);
+
+/* Where in shared-dir the instance of that uuid is, or would be (share.h). XLV_E_INVALID: there
+ * is no shared-dir. */
+int xlv_settings_shared(const struct xlv_settings *settings, const struct xlv_uuid *uuid,
+                        char path[XLV_DIRECTORY_MAX + 1], struct xlv_error *e);
 
 #endif

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* xl-vtpm: what is done to sealed states: recover, rekey. */
+/* xl-vtpm: what is done to sealed states: recover, rekey, share, unshare. */
 #include "config.h"
 
 #include "libxl-vtpm/xl-vtpm.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "libxl-vtpm/recover.h"
 #include "libxl-vtpm/rekey.h"
+#include "libxl-vtpm/share.h"
 
 static void print_slot(struct json_object *slot)
 {
@@ -154,4 +156,41 @@ int run_rekey(struct run *run, struct json_object **result)
     }
     json_object_put(report);
     return rc;
+}
+
+static int put_place(struct run *run, bool shared, struct json_object **result)
+{
+    struct xlv_states states = { .registry = NULL };
+    struct json_object *request = request_of("show");
+    struct xlv_instance instance;
+    struct xlv_uuid uuid;
+    char path[PATH_MAX];
+    int rc;
+
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    if (!rc && xlv_uuid_parse(&uuid, text_of(*result, "uuid", "")))
+        rc = xlv_fail(&run->e, XLV_E_INVALID, "the answer is no instance");
+    if (!rc)
+        rc = xlv_states_init(&states, run->settings, false, &run->e);
+    if (!rc)
+        rc = xlv_share(&states, &uuid, shared, &instance, &run->e);
+    xlv_states_deinit(&states);
+    if (rc)
+        return rc;
+    (void)xlv_instance_path(run->settings->state_dir, &instance, path);
+    put(*result, "directory", json_object_new_string(path));
+    if (!run->json)
+        printf("instance %s is in %s now\n", text_of(*result, "number", "?"), path);
+    return 0;
+}
+
+int run_share(struct run *run, struct json_object **result)
+{
+    return put_place(run, true, result);
+}
+
+int run_unshare(struct run *run, struct json_object **result)
+{
+    return put_place(run, false, result);
 }

@@ -110,6 +110,8 @@ int run_pcrs(struct run *run, struct json_object **result);
 /* xl-vtpm-states.c */
 int run_recover(struct run *run, struct json_object **result);
 int run_rekey(struct run *run, struct json_object **result);
+int run_share(struct run *run, struct json_object **result);
+int run_unshare(struct run *run, struct json_object **result);
 
 /* xl-vtpm-ca.c */
 int run_ca(struct run *run, struct json_object **result);

@@ -85,11 +85,12 @@ int harness_up(struct harness *h, bool real, const char *config)
             "state-dir = %s\n"
             "run-dir = %s/run\n"
             "backend-program = %s\n"
-            "master-key = file:%s/master.key\n"
             "%s%s",
-            state, h->dir, h->backend_program, state,
+            state, h->dir, h->backend_program,
             config && strstr(config, "log-level") ? "" : "log-level = debug\n",
             config ? config : "");
+    if (!config || !strstr(config, "master-key"))
+        fprintf(f, "master-key = file:%s/master.key\n", state);
     if (fclose(f))
         return -errno;
     mkdir(state, 0700);

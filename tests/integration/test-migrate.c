@@ -15,6 +15,7 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 
@@ -220,12 +221,16 @@ struct message {
     unsigned extends, nv;
     bool fails; /* the domain does not start there */
     bool locks; /* and the daemon has let go of its instance only when asked for it again */
+    bool waits; /* before it gives back, for the source to have looked */
     bool kills; /* its daemon is killed before the domain may go */
     bool bare;  /* the domain has no TPM */
     int result;
     uint32_t domid;
 };
 
+/* Storage that both have, with the key that opens it; "": none. */
+static char storage[64];
+static off_t log_mark;
 static int to_there = -1; /* the source's end of the line to that process */
 static char conf_there[160], conf_here[160], bridge_path[160];
 static struct vm guest;
@@ -237,6 +242,20 @@ static void forget_domain(uint32_t domid)
     assert_int_equal(fx_domain_erase(H.m, domid), 0);
 }
 
+static char *looked_path(void)
+{
+    static char path[sizeof(bridge_path) + 8];
+
+    snprintf(path, sizeof(path), "%s.looked", bridge_path);
+    return path;
+}
+
+static bool has_looked(void *arg)
+{
+    (void)arg;
+    return access(looked_path(), F_OK) == 0;
+}
+
 /* As its backend does. */
 static int lock_slot(void)
 {
@@ -244,7 +263,10 @@ static int lock_slot(void)
     int fd;
 
     assert_true(backends_wait(&H, 0, NULL, SOON));
-    snprintf(path, sizeof(path), "%s/state/instances/1/slot-0", H.dir);
+    if (storage[0])
+        snprintf(path, sizeof(path), "%s/" UUID_A "/slot-0", storage);
+    else
+        snprintf(path, sizeof(path), "%s/state/instances/1/slot-0", H.dir);
     fd = open(path, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
@@ -326,6 +348,8 @@ static enum outcome receive(int fd, const struct message *m)
         (void)(write_all(fd, report, sizeof(report)) && write_all(fd, &status, 1));
         vm_destroy(v);
         slot = m->locks ? lock_slot() : -1;
+        if (m->waits)
+            assert_true(fx_wait(has_looked, NULL, SOON));
         (void)write_all(fd, go, sizeof(go));
         if (slot >= 0) {
             assert_true(fx_wait(one_sleeps, NULL, SOON));
@@ -342,14 +366,14 @@ static enum outcome receive(int fd, const struct message *m)
     return STARTED;
 }
 
-static void there(int line)
+static void there(int line, const char *config)
 {
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
     struct message m;
     int listener, fd;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    assert_int_equal(harness_up(&H, false, NULL), 0);
+    assert_int_equal(harness_up(&H, false, config), 0);
     assert_int_equal(daemon_start(&H), 0);
     snprintf(conf_there, sizeof(conf_there), "%s/xl-vtpm.conf", H.dir);
     snprintf(bridge_path, sizeof(bridge_path), "%s/bridge", H.dir);
@@ -418,18 +442,31 @@ static int order(struct message m)
 
 static int up(void **state)
 {
+    struct scene *s = *state;
+    char config[256] = "";
     int line[2], r;
+
+    storage[0] = '\0';
+    if (s->config) {
+        strcpy(storage, "/dev/shm/xl-vtpm-shared.XXXXXX");
+        if (!mkdtemp(storage))
+            return -1;
+        snprintf(config, sizeof(config), "shared-dir = %s\nmaster-key = file:%s/key\n", storage,
+                 storage);
+        s->config = config;
+    }
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line))
         return -1;
     pid_there = fork();
     if (pid_there == 0) {
         close(line[1]);
-        there(line[0]);
+        there(line[0], s->config);
     }
     close(line[0]);
     to_there = line[1];
     r = scene_up(state);
+    s->config = storage[0] ? storage : NULL;
     if (!read_all(to_there, conf_there, sizeof(H.dir)))
         return -1;
     snprintf(bridge_path, sizeof(bridge_path), "%.120s/bridge", conf_there);
@@ -472,6 +509,10 @@ static int down(void **state)
         r = -1;
     if (r)
         fprintf(stderr, "the target's process ended with %x\n", status);
+    if (storage[0]) {
+        snprintf(line, sizeof(line), "rm -r %s", storage);
+        (void)!system(line);
+    }
     return scene_down(state) || r ? -1 : 0;
 }
 
@@ -533,12 +574,61 @@ static int ended(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+static bool has_departed(void *arg)
+{
+    (void)arg;
+    return handover() == XLV_HANDOVER_DEPARTED;
+}
+
+/* What the log has since then. */
+static bool log_since(const char *text)
+{
+    static char log[1u << 20];
+    char path[160];
+    FILE *f;
+    size_t n;
+
+    snprintf(path, sizeof(path), "%s/log", H.dir);
+    f = fopen(path, "re");
+    n = f && !fseek(f, log_mark, SEEK_SET) ? fread(log, 1, sizeof(log) - 1, f) : 0;
+    log[n] = '\0';
+    if (f)
+        fclose(f);
+    return strstr(log, text) != NULL;
+}
+
+static bool daemon_looked(void *arg)
+{
+    (void)arg;
+    return log_since("gets no TPM") || log_since("admit");
+}
+
+/* A daemon that starts when the target has the TPM wants to serve it. */
+static bool look_again(void)
+{
+    char path[160];
+    struct stat st;
+    int fd;
+
+    assert_true(fx_wait(has_departed, NULL, SOON));
+    daemon_kill(&H);
+    snprintf(path, sizeof(path), "%s/log", H.dir);
+    assert_int_equal(stat(path, &st), 0);
+    log_mark = st.st_size;
+    assert_int_equal(daemon_start(&H), 0);
+    assert_true(fx_wait(daemon_looked, NULL, SOON));
+    fd = open(looked_path(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    close(fd);
+    return fd >= 0;
+}
+
 enum how { MIGRATED, RESUMED, BADLY };
 
 struct plan {
     const char *cut;
     const char *vtpms; /* of the configuration; NULL: the one that it has */
     bool fails, locks, kills_there, bare;
+    bool kills_late; /* when the target has it, where the domain did not start */
     bool kills_early, kills_here; /* before or after its TPM stands still */
     int exits; /* the mover's status */
     int there; /* the target's outcome */
@@ -560,7 +650,8 @@ static enum how migrate(struct vm *v, struct plan *p)
 
     assert_int_equal(fx_domain_mark(H.m, v->domid, ++mark), 0);
     say((struct message){ .order = RECEIVE, .mark = mark, .fails = p->fails,
-                          .locks = p->locks, .kills = p->kills_there, .bare = p->bare });
+                          .locks = p->locks, .waits = p->kills_late, .kills = p->kills_there,
+                          .bare = p->bare });
     pid = mover(true, p->cut ? p->cut : "", words, &in, &out);
     snprintf(json, sizeof(json), "{\"c_info\":{\"type\":\"pv\",\"name\":\"guest5\",\"uuid\":\""
              DOMAIN_UUID "\"},\"b_info\":{\"max_memkb\":196608}%s%s}", vtpms[0] ? "," : "", vtpms);
@@ -585,7 +676,8 @@ static enum how migrate(struct vm *v, struct plan *p)
                 daemon_kill(&H);
                 assert_int_equal(daemon_start(&H), 0);
             }
-            if (write_all(in, go, sizeof(go)) && read_word(out, report, sizeof(report)) &&
+            if (write_all(in, go, sizeof(go)) && (!p->kills_late || look_again()) &&
+                read_word(out, report, sizeof(report)) &&
                 read_all(out, &status, 1)) {
                 if (!status)
                     how = MIGRATED;
@@ -603,6 +695,16 @@ static enum how migrate(struct vm *v, struct plan *p)
     if (how == RESUMED)
         assert_int_equal(fx_domain_ran(H.m, v->domid), 0);
     return how;
+}
+
+/* Its instance is, from its first boot on, where both hosts can get at it. */
+static void share(void)
+{
+    char line[900];
+
+    snprintf(line, sizeof(line), "LD_LIBRARY_PATH= %.*s -c %s share " UUID_A " >/dev/null",
+             (int)strlen(H.daemon_program) - 1, H.daemon_program, conf_here);
+    assert_int_equal(system(line), 0);
 }
 
 static void boot(struct vm *v)
@@ -768,7 +870,7 @@ static void no_tpm_is_made_up_for_a_guest_whose_own_did_not_come_along(void)
  * Each party at each message. What the guest did last is in its PCR and NV, so whoever has the TPM
  * afterwards has to have just that.
  */
-static void whatever_is_cut_one_host_has_the_tpm(void)
+static void cut_everywhere(void)
 {
     static const char *const where[] = {
         "fb1.1", "fa1.1", "bb2.1", "ba2.1", "fb3.1", "fa3.1", "bb4.1", "ba4.1", /* OFFER to STORED */
@@ -826,7 +928,108 @@ static void whatever_is_cut_one_host_has_the_tpm(void)
     vm_destroy(&v);
 }
 
+static void whatever_is_cut_one_host_has_the_tpm(void)
+{
+    cut_everywhere();
+}
+
+static char *in_own_directory(void)
+{
+    static char path[200];
+
+    snprintf(path, sizeof(path), "%s/state/instances/1/slot-0", H.dir);
+    return path;
+}
+
+/* The same with nothing copied. */
+static void so_it_is_on_shared_storage(void)
+{
+    char slot[200];
+    struct vm v;
+
+    boot(&v);
+    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    assert_int_equal(access(in_own_directory(), F_OK), 0);
+    share();
+    cut_everywhere();
+    snprintf(slot, sizeof(slot), "%s/" UUID_A "/slot-0", storage);
+    assert_int_equal(access(slot, F_OK), 0);
+    assert_int_not_equal(access(in_own_directory(), F_OK), 0);
+}
+
+static void a_failed_migration_leaves_the_guest(void)
+{
+    struct vm v;
+
+    boot(&v);
+    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    share();
+    a_failed_migration_leaves_the_guest_where_it_was();
+}
+
+/* Nobody gave it away: the host that had it is gone. */
+static void another_host_goes_on_with_what_a_lost_one_had(void)
+{
+    static const char *const resume[] = { "--yes", "resume-here", UUID_A, NULL };
+    char line[300];
+    struct vm v;
+
+    boot(&v);
+    assert_int_equal(tpm2_nv_define(v.f), 0);
+    put_nv(&v, 7);
+    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    share();
+    boot(&v);
+    assert_int_equal(handover_there(), -1);
+    assert_int_equal(ended(mover(false, "", resume, NULL, NULL)), 4);
+    assert_true(mover_said("another host serves the TPM"));
+    assert_int_equal(handover_there(), -1);
+    put_nv(&v, 8);
+    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    assert_int_equal(ended(mover(false, "", resume, NULL, NULL)), 0);
+    assert_int_equal(handover_there(), XLV_HANDOVER_HELD);
+    /* what the lost host would be told: then it comes back in order */
+    snprintf(line, sizeof(line), "sqlite3 %s/state/vtpm.db \"UPDATE instance SET handover = "
+             "'departed', handover_token = '" UUID_B "', handover_peer = 'there'\"", H.dir);
+    assert_int_equal(system(line), 0);
+    fetch_back_from(false);
+    boot(&v);
+    assert_nv(&v, 8);
+    vm_destroy(&v);
+}
+
+static void a_daemon_that_looks_meanwhile_waits_for_the_return(void)
+{
+    struct plan plan = { .fails = true, .kills_late = true };
+    struct vm v;
+
+    boot(&v);
+    assert_int_equal(tpm2_nv_define(v.f), 0);
+    put_nv(&v, 7);
+    if (storage[0]) {
+        assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
+        vm_destroy(&v);
+        assert_true(backends_wait(&H, 0, NULL, SOON));
+        share();
+        boot(&v);
+    }
+    extend(&v, PCR, "again");
+    assert_int_equal(migrate(&v, &plan), RESUMED);
+    assert_nv(&v, 7);
+    assert_pcr(&v, PCR, "again", 1);
+    vm_destroy(&v);
+}
+
 #define TEST(name) { #name, scene_run, up, down, &(struct scene){ .test = name } }
+#define SHARED(name) { "shared_" #name, scene_run, up, down, &(struct scene){ .test = name, .config = "" } }
 
 int main(int argc, char **argv)
 {
@@ -834,9 +1037,14 @@ int main(int argc, char **argv)
         TEST(a_guest_that_migrates_takes_its_tpm_along),
         TEST(a_failed_migration_leaves_the_guest_where_it_was),
         TEST(xl_does_not_wait_for_a_return_that_is_lost),
+        TEST(a_daemon_that_looks_meanwhile_waits_for_the_return),
         TEST(a_guest_without_a_tpm_migrates_as_ever),
         TEST(no_tpm_is_made_up_for_a_guest_whose_own_did_not_come_along),
         TEST(whatever_is_cut_one_host_has_the_tpm),
+        SHARED(a_failed_migration_leaves_the_guest),
+        SHARED(a_daemon_that_looks_meanwhile_waits_for_the_return),
+        SHARED(another_host_goes_on_with_what_a_lost_one_had),
+        SHARED(so_it_is_on_shared_storage),
     };
 
     if (argc > 1 && !strcmp(argv[1], "bridge"))

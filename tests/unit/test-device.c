@@ -428,6 +428,12 @@ static void admission_follows_the_rules(void **state)
           XLV_WHY_QUARANTINED },
         /* a boot that was not measured */
         { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_DEPARTED }, XLV_WHY_ELSEWHERE },
+        { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_DEPARTED, .on_its_way = true },
+          XLV_WHY_ELSEWHERE },
+        { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_DEPARTED, .past = true },
+          XLV_WHY_ELSEWHERE },
+        { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_DEPARTED, .past = true,
+            .on_its_way = true }, XLV_WHY_ADMITTED },
         { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_ARRIVING }, XLV_WHY_ELSEWHERE },
         { { .life = XLV_LIFE_READY, .handover = XLV_HANDOVER_ARRIVING, .incoming = true,
             .restored = true, .kept = true }, XLV_WHY_ADMITTED },

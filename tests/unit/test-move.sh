@@ -14,9 +14,14 @@ trap 'rm -rf "$dir"' EXIT
 . "${top_srcdir:-.}/tests/lib/xl-vtpm.sh"
 
 U=dcdb124b-9fed-4040-b149-dd2dfd8d094c
-for h in a b c; do
+for h in a b c e f; do
     mkdir -p "$dir/$h/run/journal"
     printf 'state-dir = %s\nrun-dir = %s\n' "$dir/$h/state" "$dir/$h/run" >"$dir/$h/conf"
+done
+# these two have storage in common, and what opens it
+mkdir "$dir/shared"
+for h in e f; do
+    printf 'shared-dir = %s\nmaster-key = file:%s\n' "$dir/shared" "$dir/master.key" >>"$dir/$h/conf"
 done
 cat >"$dir/rsh" <<END
 #!/bin/bash
@@ -42,20 +47,22 @@ sql() { sqlite3 "$dir/$1/state/vtpm.db" "$2"; }
 life() { sql "$1" "SELECT CASE handover WHEN '' THEN 'held' ELSE handover END FROM instance WHERE uuid='$U'"; }
 number() { sql "$1" "SELECT number FROM instance WHERE uuid='$U'"; }
 state() { # state HOST commit|read [TEXT...]
-    local host=$1 what=$2
+    local host=$1 what=$2 place key=$dir/$1/state/master.key
     shift 2
-    "$build/tests/unit/state" "$what" "$dir/$host/state/instances/$(number "$host")" $U \
-        "$dir/$host/state/master.key" "$@" 2>&1
+    place=$(sql "$host" "SELECT place FROM instance WHERE uuid='$U'")
+    [[ $host != [efg] ]] || key=$dir/master.key
+    "$build/tests/unit/state" "$what" "${place:-$dir/$host/state/instances/$(number "$host")}" $U \
+        "$key" "$@" 2>&1
 }
 text() { local t; t=$(state "$1" read); echo "${t#* }"; }
 create() { # create HOST UUID
     "$build/libxl-vtpm/xl-vtpm" -c "$dir/$1/conf" create "$2" >/dev/null 2>&1
 }
-one_holder() {
+one_holder() { # GIVER TAKER
     local a b
-    a=$(life a)
-    b=$(life b)
-    ! { [ "$a" = held ] || [ "$a" = departing ]; } || [ "$b" != held ] || { echo "a $a, b $b"; false; }
+    a=$(life "$1")
+    b=$(life "$2")
+    ! { [ "$a" = held ] || [ "$a" = departing ]; } || [ "$b" != held ] || { echo "$1 $a, $2 $b"; false; }
 }
 lacks_handover() { ! has "$out" handover; }
 # An offer that nobody makes any more counts as held, as the daemon and the next send take it.
@@ -140,28 +147,33 @@ ok 'one without a master key does, too' has "$err" 'start xl-vtpmd there once'
 ok 'and nothing changed' lives held/departed
 
 # the connection is cut at each byte that matters, in each direction
-size=$((12 + 16 + 4 + 4 + 37 + 4 + 4 + 8 + 37 + 256 + 256 + 4))
+size=$((12 + 16 + 4 + 4 + 37 + 4 + 4 + 8 + 37 + 256 + 256 + 4 + 4))
 i=0
-for cut in "FORWARD=0" "FORWARD=5" "FORWARD=$((size - 1))" "FORWARD=$size" "FORWARD=$((size + 5))" \
-    "FORWARD=$((size + 15))" "BACK=0" "BACK=11" "BACK=12" "BACK=18" "BACK=23" \
-    "BACK=24" "BACK=30" "BACK=35"; do
-    for kill in '' 1; do
-        i=$((i + 1))
-        state a commit "round$i" >/dev/null
-        export "${cut?}" KILL=$kill
-        move a send $U b
-        unset FORWARD BACK KILL
-        ok "cut at $cut${kill:+, killed}: not two have it" one_holder
-        if [ "$(life a)" = departed ]; then
-            ok "cut at $cut${kill:+, killed}: it is said that nobody may have it" [ $code -ne 0 ]
-        fi
-        move a send $U b
-        ok "cut at $cut${kill:+, killed}: sent again it arrives ($code)" lives departed/held
-        ok "cut at $cut${kill:+, killed}: with its state" is "$(text b)" "round$i"
-        move b send $U a
-        lives held/departed >/dev/null || echo "# not back: $err"
+cut_everywhere() { # GIVER TAKER [WHERE]
+    local cut kill label
+    for cut in "FORWARD=0" "FORWARD=5" "FORWARD=$((size - 1))" "FORWARD=$size" "FORWARD=$((size + 5))" \
+        "FORWARD=$((size + 15))" "BACK=0" "BACK=11" "BACK=12" "BACK=18" "BACK=23" \
+        "BACK=24" "BACK=30" "BACK=35"; do
+        for kill in '' 1; do
+            i=$((i + 1))
+            label="${3-}cut at $cut${kill:+, killed}:"
+            state "$1" commit "round$i" >/dev/null
+            export "${cut?}" KILL=$kill
+            move "$1" send $U "$2"
+            unset FORWARD BACK KILL
+            ok "$label not two have it" one_holder "$1" "$2"
+            if [ "$(life "$1")" = departed ]; then
+                ok "$label it is said that nobody may have it" [ $code -ne 0 ]
+            fi
+            move "$1" send $U "$2"
+            ok "$label sent again it arrives ($code)" is "$(life "$1")/$(life "$2")" departed/held
+            ok "$label with its state" is "$(text "$2")" "round$i"
+            move "$2" send $U "$1"
+            [ "$(life "$1")/$(life "$2")" = held/departed ] || echo "# not back: $err"
+        done
     done
-done
+}
+cut_everywhere a b
 
 # cut in doubt, and decided by the administrator
 export BACK=24
@@ -173,6 +185,120 @@ move a --yes resume-here $U
 ok 'an administrator takes it back' lives held/arriving
 move b --yes resume-here $U
 ok 'or lets it stay where it arrived' lives held/held # what the warning is about
+
+# storage that two hosts have
+xl_vtpm() { # HOST ARGUMENT...
+    local host=$1
+    shift
+    out=$("$build/libxl-vtpm/xl-vtpm" -c "$dir/$host/conf" "$@" 2>"$dir/err")
+    code=$?
+    err=$(cat "$dir/err")
+}
+lacks_mount() { ! has "$out" 'mount the storage'; }
+in_shared() { find "$dir/shared" -name 'slot-*' | wc -l; }
+create e $U
+create f 44444444-2222-4333-8444-555555555555
+xl_vtpm e share $U
+ok 'an instance without a TPM is not shared' code 3
+ok 'and nothing is there' is "$(in_shared)" 0
+state e commit hello >/dev/null
+sql e "UPDATE instance SET life='ready'"
+"$build/tests/unit/state" commit "$dir/f/state/instances/1" 44444444-2222-4333-8444-555555555555 \
+    "$dir/master.key" other >/dev/null 2>&1
+xl_vtpm a share $U
+ok 'nor on a host that has no such storage' code 5
+ok 'which says what to set' has "$err" shared-dir
+echo x >"$dir/e/run/journal/1"
+xl_vtpm e share $U
+ok 'nor one whose last boot did not end in order' code 4
+rm "$dir/e/run/journal/1"
+xl_vtpm e share $U
+ok 'xl-vtpm share puts it there' code 0
+ok 'and says where' has "$out" "$dir/shared/$U"
+ok 'with its state' is "$(text e)" hello
+ok 'of which nothing stays behind' is "$(find "$dir/e/state/instances/1" -type f)" ''
+xl_vtpm e share $U
+ok 'once' code 4
+xl_vtpm e unshare $U
+ok 'xl-vtpm unshare puts it back' is "$(text e)/$(in_shared)" hello/0
+ok 'where it was' [ -s "$dir/e/state/instances/1/slot-0" ]
+state e commit world >/dev/null
+xl_vtpm e share $U
+mkdir -p "$dir/kept" && cp -a "$dir/shared/$U" "$dir/kept"
+xl_vtpm e show $U
+ok 'xl-vtpm show tells where it is' has "$out" "$dir/shared/$U"
+xl_vtpm e rekey
+ok 'the master key, which two hosts have, is not changed under it' code 4
+ok 'and what to do is said' has "$err" 'xl-vtpm unshare'
+
+move e send $U a
+ok 'a host without that storage does not get it' code 4
+ok 'and says why' has "$err" 'no shared-dir'
+ok 'nor does it change hands' is "$(life e)/$(life a)" held/held
+printf 'shared-dir = %s\n' "$dir/elsewhere" >>"$dir/c/conf"
+mkdir -p "$dir/elsewhere/$U"
+move e send $U c
+ok 'nor one that has something else there' code 4
+cp -a "$dir/shared/$U" "$dir/elsewhere/"
+move e send $U c
+ok 'nor one with another master key' code 4
+ok 'which it says' has "$err" 'the same storage and the same master key'
+cp "$dir/master.key" "$dir/c/state/master.key.new"
+state e commit newer >/dev/null
+printf 'master-key = file:%s\n' "$dir/master.key" >>"$dir/c/conf"
+move e send $U c
+ok 'nor one with a copy of before' code 4
+ok 'it is held still' is "$(life e)/$(life c)" held/arriving
+
+move e send $U f
+ok 'it goes to a host that has both' code 0
+ok 'which holds it' is "$(life e)/$(life f)" departed/held
+ok 'and nothing was copied' is "$(find "$dir/f/state/instances/$(number f)" -type f)/$(in_shared)" /2
+ok 'but is there' is "$(text f)" newer
+state f commit later >/dev/null
+move e send $U f
+ok 'sent again, it is confirmed again' code 0
+xl_vtpm e unshare $U
+ok 'who gave it away does not take it off the shared storage' code 4
+xl_vtpm e delete --yes $U
+ok 'nor deletes it' is "$code/$(text f)" 4/later
+xl_vtpm f rekey
+ok 'who has it cannot change the master key' is "$code/$(text f)" 4/later
+mv "$dir/shared" "$dir/unmounted"
+xl_vtpm f doctor
+ok 'storage that is not mounted is noticed' has "$out" 'mount the storage that is shared-dir'
+xl_vtpm e doctor
+ok 'where it matters' lacks_mount
+mv "$dir/unmounted" "$dir/shared"
+move f send $U e
+ok 'it comes back' is "$(life e)/$(life f)" held/departed
+ok 'with what it became' is "$(text e)" later
+cut_everywhere e f 'shared, '
+xl_vtpm e unshare $U
+move e send $U f
+ok 'taken off again it is copied as ever' is "$code/$(text f)/$(in_shared)" "0/round$i/0"
+xl_vtpm f share $U
+move f send $U e
+ok 'and may go back by the shared storage' is "$code/$(text e)/$(in_shared)" "0/round$i/2"
+# a host is lost, and another one that never had its TPM goes on
+mkdir -p "$dir/g/run/journal"
+sed "s|$dir/f/|$dir/g/|" "$dir/f/conf" >"$dir/g/conf"
+create g 55555555-2222-4333-8444-555555555555
+move g resume-here $U
+ok 'what is on shared storage is not taken without a warning' is "$code/$(life g)" 4/
+exec 8<"$dir/shared/$U/slot-0"
+flock 8
+move g --yes resume-here $U
+ok 'nor while a host serves it' is "$code/$(life g)" 4/
+ok 'which it says' has "$err" 'another host serves'
+exec 8<&-
+move g --yes resume-here $U
+ok 'what is no TPM there (a text, here) is not taken over' is "$code/$(life g)" 1/
+move g --yes resume-here 66666666-2222-4333-8444-555555555555
+ok 'of one that is nowhere there is nothing' is "$code" 3
+xl_vtpm e delete --yes $U
+xl_vtpm e purge --yes $U
+ok 'purged, it is gone from there' is "$code/$(ls "$dir/shared")" 0/
 
 # garbage
 printf 'Welcome to host b!\n' >"$dir/motd"

@@ -218,9 +218,9 @@ static void run(struct outcome *o)
 static int count_good(const struct xlv_instance *i, void *opaque)
 {
     struct stat st;
-    char path[192];
+    char path[PATH_MAX];
 
-    snprintf(path, sizeof(path), "%s/%s", state_dir, i->directory);
+    (void)xlv_instance_path(state_dir, i, path);
     if (stat(path, &st) || !S_ISDIR(st.st_mode))
         return 99;
     ++*(unsigned *)opaque;
