@@ -44,6 +44,8 @@ static pid_t command_start(const char *const *arguments)
     fd = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     dup2(fd, STDOUT_FILENO);
     dup2(fd, STDERR_FILENO);
+    /* what runs in the background of a shell ignores it */
+    signal(SIGINT, SIG_DFL);
     close(STDIN_FILENO);
     open("/dev/null", O_RDONLY);
     /* the command has the host's own libraries, which do not go with the fakes' libxenctrl */
