@@ -224,23 +224,25 @@ static void tell(const struct xlv_backup *b, unsigned done, unsigned of)
  * backup
  */
 
-/* One instance into instances/N; XLV_E_NOT_FOUND: it is not there any more. *why: what is wrong
+/* One instance into instances/N, where it would be at home; XLV_E_NOT_FOUND: it is not there any more. *why: what is wrong
  * with its state, and the code of that in *outcome. */
 static int back_up_one(struct xlv_states *s, const struct xlv_instance *i, int dirfd,
                        const char *directory, int *outcome, struct xlv_error *why,
                        struct xlv_error *e)
 {
     int from XLV_CLOSE = -1, to XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    struct xlv_instance home = *i;
     char path[PATH_MAX];
-    int rc = xlv_registry_directory(s->registry, i, &from, e);
+    int rc = xlv_registry_own_directory(s->registry, i, &from, e);
 
+    xlv_instance_at_home(&home);
     if (!rc)
-        rc = join(path, directory, i->directory, e);
+        rc = join(path, directory, home.directory, e);
     if (rc)
         return rc;
-    if (mkdirat(dirfd, i->directory, 0700))
+    if (mkdirat(dirfd, home.directory, 0700))
         return xlv_fail(e, -errno, "%s cannot be made: %s", path, strerror(errno));
-    to = openat(dirfd, i->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    to = openat(dirfd, home.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (to < 0)
         return xlv_fail(e, -errno, "%s cannot be opened: %s", path, strerror(errno));
     *outcome = xlv_states_copy(s, i, slots, why);
@@ -433,11 +435,12 @@ static int stage(const struct xlv_backup *b, int dirfd, const char *staging, str
     if (!rc)
         rc = xlv_registry_each(s->registry, note, list, e);
     for (unsigned i = 0; !rc && i < list->count; i++) {
-        const struct xlv_instance *instance = &list->instances[i];
+        struct xlv_instance *instance = &list->instances[i];
         static const char *const slots[] = { XLV_STORE_SLOT_0, XLV_STORE_SLOT_1 };
         int to XLV_CLOSE = -1;
         char from[PATH_MAX];
 
+        xlv_instance_at_home(instance);
         if (mkdirat(dirfd, instance->directory, 0700) ||
             (to = openat(dirfd, instance->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
             rc = xlv_fail(e, -errno, "%s/%s cannot be made: %s", staging, instance->directory,
@@ -448,7 +451,8 @@ static int stage(const struct xlv_backup *b, int dirfd, const char *staging, str
                 rc = join(from, path, slots[k], e);
             if (!rc)
                 rc = copy_file(from, to, instance->directory, slots[k], e);
-            if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW)
+            if (rc == XLV_E_NOT_FOUND && (instance->life == XLV_LIFE_NEW ||
+                                          instance->handover == XLV_HANDOVER_DEPARTED))
                 rc = 0;
             else if (rc == XLV_E_NOT_FOUND)
                 rc = xlv_fail(e, XLV_E_INVALID, "the backup is not whole: it has no %s", from);

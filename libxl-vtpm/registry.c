@@ -360,7 +360,7 @@ static bool column_name(sqlite3_stmt *stmt, int column, const char *const *names
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static void own_directory(struct xlv_instance *i)
+void xlv_instance_at_home(struct xlv_instance *i)
 {
     snprintf(i->directory, sizeof(i->directory), INSTANCES "/%" PRIu64, i->number);
 }
@@ -417,7 +417,7 @@ static int read_instance(struct xlv_registry *r, sqlite3_stmt *stmt, struct xlv_
         (i.directory[0] && i.directory[0] != '/'))
         return bad_row(r, e, number, "directory on shared storage");
     if (!i.directory[0])
-        own_directory(&i);
+        xlv_instance_at_home(&i);
     *instance = i;
     return 0;
 }
@@ -571,7 +571,7 @@ int xlv_registry_own_directory(struct xlv_registry *r, const struct xlv_instance
 {
     struct xlv_instance own = *instance;
 
-    own_directory(&own);
+    xlv_instance_at_home(&own);
     return xlv_registry_directory(r, &own, fd, e);
 }
 
@@ -1936,7 +1936,7 @@ int xlv_registry_purge(struct xlv_registry *r, uint64_t number, struct xlv_error
     if (!rc)
         rc = discard(r, i.directory, e);
     if (!rc && xlv_instance_shared(&i)) {
-        own_directory(&i);
+        xlv_instance_at_home(&i);
         rc = discard(r, i.directory, e);
     }
     return rc;

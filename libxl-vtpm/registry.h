@@ -142,7 +142,9 @@ void xlv_registry_close(struct xlv_registry *registry);
 int xlv_registry_directory(struct xlv_registry *registry, const struct xlv_instance *instance,
                            int *fd, struct xlv_error *e);
 
-/* The same for the one in the state directory, of an instance that may be elsewhere now. */
+/* The one in the state directory, of an instance that may be elsewhere now: as its directory from
+ * here on in this copy of its row; or opened. */
+void xlv_instance_at_home(struct xlv_instance *instance);
 int xlv_registry_own_directory(struct xlv_registry *registry, const struct xlv_instance *instance,
                                int *fd, struct xlv_error *e);
 

@@ -50,7 +50,7 @@ state() { # state HOST commit|read [TEXT...]
     local host=$1 what=$2 place key=$dir/$1/state/master.key
     shift 2
     place=$(sql "$host" "SELECT place FROM instance WHERE uuid='$U'")
-    [[ $host != [efg] ]] || key=$dir/master.key
+    [[ $host != [efgh] ]] || key=$dir/master.key
     "$build/tests/unit/state" "$what" "${place:-$dir/$host/state/instances/$(number "$host")}" $U \
         "$key" "$@" 2>&1
 }
@@ -264,6 +264,15 @@ xl_vtpm e delete --yes $U
 ok 'nor deletes it' is "$code/$(text f)" 4/later
 xl_vtpm f rekey
 ok 'who has it cannot change the master key' is "$code/$(text f)" 4/later
+xl_vtpm f backup "$dir/backup"
+ok 'a backup has its state, too' is "$code/$("$build/tests/unit/state" read \
+    "$dir/backup/instances/$(number f)" $U "$dir/master.key")" "0/$(state f read)"
+xl_vtpm e backup "$dir/backup-e"
+ok 'and one is made where it was' code 0
+mkdir -p "$dir/h/run/journal"
+sed "s|$dir/f/|$dir/h/|" "$dir/f/conf" >"$dir/h/conf"
+xl_vtpm h restore "$dir/backup"
+ok 'restored, a host has it where it is' is "$code/$(text h)" 0/later
 mv "$dir/shared" "$dir/unmounted"
 xl_vtpm f doctor
 ok 'storage that is not mounted is noticed' has "$out" 'mount the storage that is shared-dir'
