@@ -112,6 +112,17 @@ static struct json_object *refusal_json(const struct xlv_refusal *r)
     return o;
 }
 
+/* Nobody holds the instance, but it is in use: the guest's driver is unloaded, and may come back
+ * in the middle of the boot. */
+static struct device *without_driver(struct xlv_daemon *m, const struct xlv_slot *slot)
+{
+    struct device *d = m->devices;
+
+    while (d && (d->slot != slot || d->state != XLV_DEVICE_CLOSED))
+        d = d->next;
+    return d;
+}
+
 static int decorate(const struct xlv_instance *instance, struct json_object *json, void *opaque,
                     struct xlv_error *e)
 {
@@ -123,7 +134,7 @@ static int decorate(const struct xlv_instance *instance, struct json_object *jso
         return 0;
     if (slot->refusal.time_s)
         put(json, "last_refusal", refusal_json(&slot->refusal));
-    d = xlv_dev_of_claim(slot->holder);
+    d = slot->holder ? xlv_dev_of_claim(slot->holder) : without_driver(m, slot);
     if (d) {
         struct json_object *o = json_object_new_object();
 

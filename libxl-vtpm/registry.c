@@ -1993,7 +1993,7 @@ int xlv_registry_reset(struct xlv_registry *r, const struct xlv_uuid *uuid,
                        struct xlv_error *e)
 {
     static const char doing[] = "reset an instance";
-    struct xlv_instance from, kept = { .number = 0 }, fresh = { .number = 0 };
+    struct xlv_instance from = { .number = 0 }, kept = from, fresh = from;
     int dirfd XLV_CLOSE = -1, old XLV_CLOSE = -1, rc;
     bool undone;
 

@@ -529,6 +529,30 @@ static void a_reset_gives_a_guest_another_tpm(void)
     vm_shutdown(&a);
 }
 
+static void a_guest_whose_driver_is_unloaded_keeps_its_tpm(void)
+{
+    struct vm a;
+
+    boot_and_define(&a, 5, UUID_A, "a");
+    extend(&a, 7, "boot");
+    close_driver(&a);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("show", UUID_A), 0);
+    expect_said("serves         domain 5, device 0");
+    expect_code(COMMAND("pcrs", UUID_A), 0);
+    expect_said("whose driver is not connected");
+    expect_code(COMMAND("reset", "--yes", UUID_A), 4);
+    expect_said("in use by domain 5");
+    expect_code(COMMAND("clone", "--new-identity", UUID_A), 4);
+    expect_code(COMMAND("clear", "--yes", UUID_A), 4);
+    expect_code(COMMAND("delete", "--yes", UUID_A), 4);
+    expect_said("in use by domain 5");
+    open_driver(&a);
+    assert_pcr(&a, 7, "boot", 1);
+    vm_shutdown(&a);
+    expect_code(COMMAND("clear", "--yes", UUID_A), 0);
+}
+
 /* ------------------------------------------------------------------ backups */
 
 /* xl save, and xl restore up to where the driver has connected again. */
@@ -975,6 +999,7 @@ int main(int argc, char **argv)
         SCENE("", a_clone_has_the_contents_and_an_identity_of_its_own, NULL, false, 0),
         SCENE("", a_clone_whose_making_is_killed_is_made_again, NULL, false, 0),
         SCENE("", a_reset_gives_a_guest_another_tpm, NULL, false, 0),
+        SCENE("", a_guest_whose_driver_is_unloaded_keeps_its_tpm, NULL, false, 0),
         SCENE("", a_backup_under_running_guests_comes_back, NULL, false, 0),
         SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
         SCENE("", the_pcrs_of_a_saved_guest_are_told, NULL, false, 0),
