@@ -507,6 +507,38 @@ static int verify(const struct xlv_backup *b, struct xlv_states *s, const struct
     return 0;
 }
 
+/* Do both files have the same bytes? They are small ones. */
+static bool same_bytes(const char *a, const char *b)
+{
+    int fds[2] = { open(a, O_RDONLY | O_CLOEXEC), open(b, O_RDONLY | O_CLOEXEC) };
+    uint8_t blocks[2][512];
+    ssize_t n = 1;
+    bool same = fds[0] >= 0 && fds[1] >= 0;
+
+    for (off_t at = 0; same && n > 0; at += n) {
+        n = pread(fds[0], blocks[0], sizeof(blocks[0]), at);
+        same = n >= 0 && pread(fds[1], blocks[1], sizeof(blocks[1]), at) == n &&
+               !memcmp(blocks[0], blocks[1], (size_t)n);
+    }
+    explicit_bzero(blocks, sizeof(blocks));
+    xlv_close(&fds[0]);
+    xlv_close(&fds[1]);
+    return same;
+}
+
+/* What is at path keeps a second name; an interrupted run may have given it that. */
+static int keep_aside(const char *path, const char *before, struct xlv_error *e)
+{
+    struct stat old, kept;
+
+    if (!link(path, before) || errno == ENOENT)
+        return 0;
+    if (errno == EEXIST && !lstat(path, &old) && !lstat(before, &kept) &&
+        old.st_ino == kept.st_ino && old.st_dev == kept.st_dev)
+        return 0;
+    return xlv_fail(e, -errno, "%s cannot be kept as %s: %s", path, before, strerror(errno));
+}
+
 /* A file takes its place; another one that was there has a name of its own then. */
 static int place(const char *staging, const char *name, const char *path, struct xlv_error *e)
 {
@@ -515,7 +547,7 @@ static int place(const char *staging, const char *name, const char *path, struct
     int dirfd XLV_CLOSE = -1, to XLV_CLOSE = -1;
     int rc = join(from, staging, name, e);
 
-    if (rc || access(from, F_OK))
+    if (rc || access(from, F_OK) || same_bytes(from, path))
         return rc;
     /* another file system, perhaps: so a copy beside it first */
     rc = beside(before, path, BEFORE, e);
@@ -531,8 +563,9 @@ static int place(const char *staging, const char *name, const char *path, struct
     (void)unlinkat(dirfd, RESTORED, 0);
     rc = copy_file(from, dirfd, directory, RESTORED, e);
     to = rc ? -1 : openat(dirfd, RESTORED, O_RDONLY | O_CLOEXEC);
-    if (!rc && (to < 0 || fsync(to) || (link(path, before) && errno != ENOENT && errno != EEXIST) ||
-                renameat(dirfd, RESTORED, AT_FDCWD, path) || fsync(dirfd)))
+    if (!rc)
+        rc = keep_aside(path, before, e);
+    if (!rc && (to < 0 || fsync(to) || renameat(dirfd, RESTORED, AT_FDCWD, path) || fsync(dirfd)))
         rc = xlv_fail(e, -errno, "%s cannot be put in place: %s", path, strerror(errno));
     return rc;
 }

@@ -166,6 +166,15 @@ run restore "$dir/full"
 ok "is fresh enough" code 0
 ok "it has the keys of the backup" cmp "$dir/there/state/master.key" "$dir/full/master.key"
 ok "and its own beside it" cmp "$dir/there/state/master.key.before-restore" "$dir/first.key"
+rm -r "$dir/there/state/instances" "$dir"/there/state/vtpm.db*
+head -c 32 /dev/urandom >"$dir/there/state/master.key"
+run restore "$dir/full"
+ok "a second one of its own is not lost either" has "$err" "cannot be kept as"
+replaced() { cmp -s "$dir/there/state/master.key" "$dir/full/master.key"; }
+ok "and so nothing was replaced" eval '! replaced'
+mv "$dir/there/state/master.key.before-restore" "$dir/aside"
+run restore "$dir/full"
+ok "until the first is out of the way" code 0
 ok "no journal of another life" test ! -e "$dir/there/run/journal/1"
 run restore --json "$dir/here"
 ok "what is no backup is told" test "$code" != 0
@@ -200,7 +209,10 @@ for call in fsync syncfs renameat,rename,renameat2 unlinkat,unlink mkdirat,mkdir
             { wrong=$((wrong + 1)); echo "# backup again, $call $count: $err"; }
         on there
         fresh
-        [ $((count % 2)) = 1 ] || empty_registry
+        if [ $((count % 2)) = 0 ]; then
+            empty_registry
+            (umask 077 && head -c 32 /dev/urandom >"$dir/there/state/master.key")
+        fi
         killed "$call" $count restore "$dir/k" && kills=$((kills + 1))
         run list --json
         case $code$(field length 2>/dev/null) in
