@@ -67,8 +67,8 @@
  *            device: null | {domid, devid, state, pid, generation, commands,
  *                            commits, recovered, attached},
  *            last_refusal: null | {time, domid, devid, reason}}
- * device: whose instance it is, also (state "closed") while the driver of its guest is unloaded and
- * the boot goes on.
+ * device: whose instance it is, also while the driver of its guest is unloaded and the boot goes on
+ * (state "holding", "closed" or "undecided").
  * statistics: {number, uuid, domain: last_domain, tpm_version, processes, commands, failed, cancelled,
  *              commits, failed_commits, latency, durable_latency} (statistics.h; all 0 where nothing
  *              was counted); latency: {sum_seconds, buckets: [{le: seconds | null, count}]}, count

@@ -116,11 +116,11 @@ static struct json_object *refusal_json(const struct xlv_refusal *r)
  * in the middle of the boot. */
 static struct device *without_driver(struct xlv_daemon *m, const struct xlv_slot *slot)
 {
-    struct device *d = m->devices;
-
-    while (d && (d->slot != slot || d->state != XLV_DEVICE_CLOSED))
-        d = d->next;
-    return d;
+    for (struct device *d = m->devices; d; d = d->next)
+        if (d->slot == slot && (d->state == XLV_DEVICE_CLOSED || d->state == XLV_DEVICE_HOLDING ||
+                                (d->state == XLV_DEVICE_UNDECIDED && d->came_back)))
+            return d;
+    return NULL;
 }
 
 static int decorate(const struct xlv_instance *instance, struct json_object *json, void *opaque,

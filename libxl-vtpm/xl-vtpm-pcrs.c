@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "backend/eventlog.h"
 #include "backend/pcrs.h"
@@ -83,8 +82,8 @@ int run_pcrs(struct run *run, struct json_object **result)
     size_t length = 0;
     int rc = look_up(run, run->args[0], &shown, &uuid);
 
-    served = !rc && member(shown, "device") &&
-             strcmp(text_of(member(shown, "device"), "state", ""), "closed");
+    /* else its driver is unloaded */
+    served = !rc && text_of(member(shown, "device"), "attached", NULL);
     if (!rc)
         rc = xlv_states_init(&states, run->settings, false, &run->e);
     if (!rc)
