@@ -5,7 +5,7 @@
 # test, so that a broken build can never look like "0 failed".
 #
 #   step NAME COMMAND...        one test: passes when COMMAND exits 0
-#   automake_tests DIR          `make check` in DIR; counts every TAP line of it
+#   automake_tests DIR [-jN]    `make check` in DIR; counts every TAP line of it
 #   tap_tests NAME COMMAND...   counts the TAP lines that COMMAND prints; fails too
 #                               when it exits non-zero or runs not what it planned
 #   finish                      prints "N passed, N failed", exits accordingly
