@@ -48,6 +48,22 @@ static void password(struct xlv_bytes *w, const uint8_t *auth, uint16_t length)
     xlv_put_data(w, auth, length);
 }
 
+int64_t bench_send(struct bench_peer *p, const uint8_t *cmd, size_t length, uint8_t *rsp,
+                   size_t *rsp_length)
+{
+    size_t got;
+    int r = p->transact(p, cmd, length, rsp, &got);
+
+    if (r)
+        return r;
+    if (got < 10)
+        return -EPROTO;
+    if (rsp_length)
+        *rsp_length = got;
+    return (int64_t)((uint32_t)rsp[6] << 24 | (uint32_t)rsp[7] << 16 | (uint32_t)rsp[8] << 8 |
+                     rsp[9]);
+}
+
 static int64_t send(struct bench_peer *p, uint8_t *cmd, const struct xlv_bytes *w, uint8_t *rsp,
                     size_t *rsp_length)
 {

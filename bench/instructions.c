@@ -69,21 +69,6 @@ static int transact(struct bench_peer *p, const uint8_t *cmd, size_t length, uin
     return 0;
 }
 
-/* That of peer.c, which brings a whole machine with it. */
-int64_t bench_send(struct bench_peer *p, const uint8_t *cmd, size_t length, uint8_t *rsp,
-                   size_t *rsp_length)
-{
-    size_t got = 0;
-    int r = p->transact(p, cmd, length, rsp, &got);
-
-    if (r || got < 10)
-        return r ? r : -EPROTO;
-    if (rsp_length)
-        *rsp_length = got;
-    return (int64_t)((uint32_t)rsp[6] << 24 | (uint32_t)rsp[7] << 16 | (uint32_t)rsp[8] << 8 |
-                     rsp[9]);
-}
-
 static int temporary(void)
 {
     char name[] = "/tmp/xl-vtpm-instructions-XXXXXX";

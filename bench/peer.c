@@ -35,22 +35,6 @@ int64_t bench_ns(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-int64_t bench_send(struct bench_peer *p, const uint8_t *cmd, size_t length, uint8_t *rsp,
-                   size_t *rsp_length)
-{
-    size_t got;
-    int r = p->transact(p, cmd, length, rsp, &got);
-
-    if (r)
-        return r;
-    if (got < 10)
-        return -EPROTO;
-    if (rsp_length)
-        *rsp_length = got;
-    return (int64_t)((uint32_t)rsp[6] << 24 | (uint32_t)rsp[7] << 16 | (uint32_t)rsp[8] << 8 |
-                     rsp[9]);
-}
-
 /* TPM2_Startup(CLEAR), TPM_Startup(ST_CLEAR) */
 static int startup(struct bench_peer *p)
 {
