@@ -528,6 +528,10 @@ int xlv_states_reset(struct xlv_states *s, const struct xlv_uuid *uuid,
 
     if (!rc)
         rc = refuse_suspended(&from, e);
+    if (!rc && xlv_instance_shared(&from))
+        rc = xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is in %s, where the earlier TPM would "
+                      "stay in the way of the new one: xl-vtpm unshare it first", from.number,
+                      from.directory);
     if (!rc)
         rc = take_store(s, uuid, false, &from, slots, e);
     if (rc == XLV_E_NOT_FOUND && from.life == XLV_LIFE_NEW) {

@@ -264,6 +264,9 @@ xl_vtpm e delete --yes $U
 ok 'nor deletes it' is "$code/$(text f)" 4/later
 xl_vtpm f rekey
 ok 'who has it cannot change the master key' is "$code/$(text f)" 4/later
+xl_vtpm f reset --yes $U
+ok 'nor is it reset there' is "$code/$(text f)" 4/later
+ok 'but where it is no more shared' has "$err" 'xl-vtpm unshare it first'
 xl_vtpm f backup "$dir/backup"
 ok 'a backup has its state, too' is "$code/$("$build/tests/unit/state" read \
     "$dir/backup/instances/$(number f)" $U "$dir/master.key")" "0/$(state f read)"
