@@ -651,11 +651,17 @@ static bool boot_is_over(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
     const struct xlv_device_view *v = &d->view;
+    struct xlv_domain_facts domain;
 
     if ((!v->exists || !v->frontend_exists) && m->xs &&
         !xlv_xenstore_domain_exists(m->xs, d->domid))
         d->view.domain_dead = true;
-    return v->domain_dead || (v->exists && !v->online && !v->frontend_exists);
+    if (v->exists)
+        return v->domain_dead || (!v->online && !v->frontend_exists);
+    /* a toolstack that need not wait for us has cleared the nodes away already: of a domain that
+     * runs, or of one that it has saved? */
+    xlv_domains_ask(m->domains, d->domid, &domain);
+    return v->domain_dead || (domain.told && domain.suspended);
 }
 
 static void stop(struct device *d)

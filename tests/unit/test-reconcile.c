@@ -1865,6 +1865,34 @@ static void a_guest_saved_without_its_driver_is_kept_too(void **state)
     assert_non_null(strstr(shown("suspended"), "\"certain\": true"));
 }
 
+static bool device_is(void *wanted)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "\"state\": \"%s\"", (const char *)wanted);
+    return strstr(shown("device"), text) != NULL;
+}
+
+/* libxl has removed the nodes, too, before the daemon looks. */
+static void a_save_that_is_over_when_the_daemon_looks_is_kept_too(void **state)
+{
+    struct fx_vtpm d = device(5, UUID_A);
+    struct fx_frontend *f;
+
+    (void)state;
+    daemon_start();
+    f = connected(&d);
+    assert_int_equal(fx_frontend_close(f, LONG), 0);
+    assert_int_equal(fx_frontend_set_state(f, XenbusStateClosed), 0);
+    assert_true(fx_wait(device_is, (void *)(uintptr_t)"closed", LONG));
+    kill(daemon_pid, SIGSTOP);
+    save_begin(&d, 1234);
+    kill(daemon_pid, SIGCONT);
+    wait_log("keep 1 5/0");
+    save_end(&d, f);
+    assert_non_null(strstr(shown("suspended"), "\"certain\": true"));
+}
+
 static void a_migration_within_the_host_waits_for_the_other_half(void **state)
 {
     struct fx_vtpm d = device(5, UUID_A), target;
@@ -2242,6 +2270,7 @@ int main(void)
         on_daemon(a_created_domain_begins_anew_and_the_save_is_over),
         on_daemon(what_a_killed_backend_could_not_keep_another_process_keeps),
         on_daemon(a_guest_saved_without_its_driver_is_kept_too),
+        on_daemon(a_save_that_is_over_when_the_daemon_looks_is_kept_too),
         on_daemon(a_migration_within_the_host_waits_for_the_other_half),
         on_daemon(a_late_attach_is_recorded),
         on_daemon(a_late_attach_is_refused_where_it_shall_be),
