@@ -163,6 +163,14 @@ static void boot_and_find(uint32_t domid, const char *uuid, const char *text)
     assert_true(backends_wait(&H, 0, NULL, SOON));
 }
 
+/* Until the daemon has forgotten it: where the domain is gone before that looks, it may have been
+ * saved, and a process more sees to its state. */
+static void shut_down(struct vm *v, const char *forgotten)
+{
+    vm_shutdown(v);
+    assert_true(log_wait(&H, forgotten, SOON));
+}
+
 static void the_master_key_changes_under_running_guests(void)
 {
     pid_t pids[MAX_BACKENDS];
@@ -201,12 +209,12 @@ static void the_master_key_changes_under_running_guests(void)
     assert_nv(&b, "b");
     assert_nv(&c, "c");
 
-    vm_shutdown(&b);
-    vm_shutdown(&c);
+    shut_down(&b, "dom 16/0 " UUID_B " #1: forgotten");
+    shut_down(&c, "dom 7/0 " UUID_C " #3: forgotten");
     assert_true(backends_wait(&H, 1, NULL, SOON));
     expect_code(COMMAND("rekey"), 6);
     expect_said("since an earlier run: 2");
-    vm_shutdown(&a);
+    shut_down(&a, "dom 5/0 " UUID_A " #2: forgotten");
     assert_true(backends_wait(&H, 0, NULL, SOON));
     expect_code(COMMAND("rekey"), 0);
     assert_false(exists("master.key.new"));
