@@ -151,6 +151,17 @@ static int64_t create_key(struct bench_peer *p, bool rsa, uint32_t *handle)
     return r;
 }
 
+int64_t bench_make_rsa_key(struct bench_peer *p)
+{
+    uint8_t cmd[BENCH_BUFFER], rsp[BENCH_BUFFER];
+    uint32_t handle = 0;
+    int64_t r = create_key(p, true, &handle);
+    struct xlv_bytes w = begin(cmd, NO_SESSIONS, 0x165);
+
+    xlv_put_u32_be(&w, handle);
+    return r ? r : send(p, cmd, &w, rsp, NULL);
+}
+
 static int64_t write_nv(struct bench_peer *p, uint32_t index, unsigned i, const uint8_t *auth,
                         uint16_t auth_length)
 {
@@ -294,7 +305,7 @@ static int64_t session(struct bench_peer *p, const struct bench_objects *o, unsi
     uint8_t cmd[BENCH_BUFFER], rsp[BENCH_BUFFER], nonce[16] = { 1, 2, 3 }, cp[32], mac[32],
             text[4 + 68 + 4], over[32 + 16 + 16 + 1];
     struct xlv_bytes w = begin(cmd, NO_SESSIONS, 0x176);
-    uint32_t handle;
+    uint32_t handle = 0;
     int64_t r;
 
     (void)o, (void)i;

@@ -42,4 +42,7 @@ const struct bench_command *bench_command(const char *name);
 int64_t bench_prepare_nv(struct bench_peer *p);
 int64_t bench_prepare(struct bench_peer *p, struct bench_objects *o);
 
+/* Makes an RSA-2048 key, which takes long, and forgets it. Response code or -errno. */
+int64_t bench_make_rsa_key(struct bench_peer *p);
+
 #endif

@@ -53,7 +53,7 @@ dom0_packages=(
 # Only unpacked: their programs and libraries are copied into the initramfs.
 guest_packages=(
     busybox-static tpm2-tools libtss2-tcti-device0 trousers tpm-tools libtspi1
-    libssl3 openssl xenstore-utils kexec-tools
+    libssl3 openssl xenstore-utils
 )
 
 # The programs to copy (with the libraries they need), from those.
@@ -63,7 +63,7 @@ guest_programs=(
     usr/sbin/tpm_setactive usr/sbin/tpm_nvdefine usr/sbin/tpm_nvwrite
     usr/sbin/tpm_nvread usr/sbin/tpm_nvinfo usr/sbin/tpm_version
     usr/sbin/tpm_selftest usr/bin/tpm_sealdata usr/bin/tpm_unsealdata usr/bin/openssl
-    usr/bin/xenstore-read sbin/kexec
+    usr/bin/xenstore-read
 )
 
 # Loaded by name at run time, so no program's dependencies show them.
