@@ -517,10 +517,23 @@ static int remove_certificates(struct xlv_error *e)
     return r;
 }
 
-int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
+/* Endorsement and storage root keys at their handles, and the certificates for them. renew: of a
+ * TPM that had others. */
+static int make_identity(const struct xlv_manufacture *how, bool renew, struct xlv_error *e)
 {
     static struct xlv_msg_certificates certificates; /* large for a stack */
     struct xlv_msg_endorsement keys = { .h = { 0 } };
+    int r = make_keys(&keys, renew, e);
+
+    if (!r)
+        r = describe(&keys, e);
+    if (!r)
+        r = xlv_manufacture_certify(how, &keys, &certificates, e);
+    return r ? r : store_certificates(&certificates, e);
+}
+
+int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
+{
     uint8_t shutdown[XLV_COMMAND_MAX];
     const uint8_t *response;
     size_t request_length, length;
@@ -531,13 +544,7 @@ int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
     if (!r)
         r = remove_certificates(e);
     if (!r)
-        r = make_keys(&keys, true, e);
-    if (!r)
-        r = describe(&keys, e);
-    if (!r)
-        r = xlv_manufacture_certify(how, &keys, &certificates, e);
-    if (!r)
-        r = store_certificates(&certificates, e);
+        r = make_identity(how, true, e);
     if (!r)
         r = xlv_engine_shutdown(shutdown, &request_length, &response, &length, e);
     return r;
@@ -547,21 +554,13 @@ int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
 
 int xlv_manufacture_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
 {
-    static struct xlv_msg_certificates certificates; /* large for a stack */
-    struct xlv_msg_endorsement keys = { .h = { 0 } };
     uint8_t shutdown[XLV_COMMAND_MAX];
     const uint8_t *response;
     size_t request_length, length;
     int r = xlv_engine_startup(e);
 
     if (!r)
-        r = make_keys(&keys, false, e);
-    if (!r)
-        r = describe(&keys, e);
-    if (!r)
-        r = xlv_manufacture_certify(how, &keys, &certificates, e);
-    if (!r)
-        r = store_certificates(&certificates, e);
+        r = make_identity(how, false, e);
     if (!r)
         r = allocate_pcrs(how->banks, e);
     if (!r)

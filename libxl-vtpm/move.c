@@ -96,7 +96,7 @@ int xlv_move_take(const struct xlv_settings *settings, int in, int out, struct x
 static int take_over(struct xlv_move *m, const struct xlv_uuid *uuid, struct xlv_error *e)
 {
     struct xlv_container container;
-    char place[XLV_DIRECTORY_MAX + 1], token[XLV_UUID_TEXT];
+    char place[XLV_DIRECTORY_MAX + 1] = "", token[XLV_UUID_TEXT];
     struct xlv_uuid fresh;
     int rc = xlv_settings_shared(m->settings, uuid, place, e);
 

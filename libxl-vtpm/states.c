@@ -85,6 +85,22 @@ static int not_made(const struct xlv_instance *instance, struct xlv_error *e)
                     "happens at its first use", instance->number);
 }
 
+/* Its slots, for reading; XLV_E_EMPTY: no TPM was made yet. */
+static int open_slots(struct xlv_states *s, const struct xlv_instance *instance, int slots[2],
+                      struct xlv_error *e)
+{
+    int dirfd XLV_CLOSE = -1;
+    int rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
+
+    if (rc)
+        return rc;
+    rc = xlv_store_open(dirfd, slots, e);
+    if (rc != XLV_E_NOT_FOUND || instance->life != XLV_LIFE_NEW)
+        return rc;
+    xlv_error_clear(e);
+    return not_made(instance, e);
+}
+
 /*
  * Whatever loads was sealed as one generation and is therefore whole. What a commit or a change
  * of key does meanwhile can only make a load fail, never return a mixture.
@@ -92,7 +108,7 @@ static int not_made(const struct xlv_instance *instance, struct xlv_error *e)
 int xlv_states_read(struct xlv_states *s, const struct xlv_instance *instance, uint8_t **data,
                     size_t *length, struct xlv_error *e)
 {
-    int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    int slots[2] = { -1, -1 };
     struct xlv_kept kept;
     uint64_t generation;
     size_t size = 0;
@@ -101,14 +117,7 @@ int xlv_states_read(struct xlv_states *s, const struct xlv_instance *instance, u
     *data = NULL;
     *length = 0;
     if (!rc)
-        rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
-    if (!rc) {
-        rc = xlv_store_open(dirfd, slots, e);
-        if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW) {
-            xlv_error_clear(e);
-            return not_made(instance, e);
-        }
-    }
+        rc = open_slots(s, instance, slots, e);
     if (rc)
         return rc;
     for (int i = 0; i < TRIES; i++) {
@@ -281,20 +290,13 @@ static int try_pcrs(struct xlv_states *s, const struct xlv_instance *instance,
 int xlv_states_pcrs(struct xlv_states *s, const struct xlv_instance *instance, uint8_t **data,
                     size_t *length, bool *suspended, struct xlv_error *e)
 {
-    int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    int slots[2] = { -1, -1 };
     int rc = refuse_elsewhere(instance, e);
 
     *data = NULL;
     *length = 0;
     if (!rc)
-        rc = xlv_registry_directory(s->registry, instance, &dirfd, e);
-    if (!rc) {
-        rc = xlv_store_open(dirfd, slots, e);
-        if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW) {
-            xlv_error_clear(e);
-            return not_made(instance, e);
-        }
-    }
+        rc = open_slots(s, instance, slots, e);
     if (rc)
         return rc;
     for (int i = 0; i < TRIES; i++) {
