@@ -22,9 +22,11 @@
 #define TPM_ORD_PHYSICAL_ENABLE 0x6fu
 #define TPM_ORD_PHYSICAL_SET_DEACTIVATED 0x72u
 #define TPM_ORD_CREATE_EK 0x78u
+#define TPM_ORD_READ_PUBEK 0x7cu
 #define TPM_ORD_STARTUP 0x99u
 #define TPM_ORD_NV_DEFINE_SPACE 0xccu
 #define TPM_ORD_NV_WRITE_VALUE 0xcdu
+#define TPM_ORD_NV_READ_VALUE 0xcfu
 #define TSC_ORD_PHYSICAL_PRESENCE 0x4000000au
 
 /* 2.0 command codes */
@@ -346,6 +348,14 @@ size_t xlv_command_create_ek(const uint8_t nonce[20], uint8_t *out)
     return end(&c);
 }
 
+size_t xlv_command_read_ek(const uint8_t nonce[20], uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_READ_PUBEK);
+
+    xlv_put_data(&c, nonce, 20); /* antiReplay */
+    return end(&c);
+}
+
 /* TPM_PCR_INFO_SHORT that selects no PCR: every state of the machine will do. */
 static void put_no_pcrs(struct xlv_bytes *c)
 {
@@ -402,6 +412,16 @@ size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data
     return end(&c);
 }
 
+size_t xlv_command_nv_read(uint32_t index, uint32_t offset, uint32_t length, uint8_t *out)
+{
+    struct xlv_bytes c = begin(out, TPM_TAG_RQU_COMMAND, TPM_ORD_NV_READ_VALUE);
+
+    xlv_put_u32_be(&c, index);
+    xlv_put_u32_be(&c, offset);
+    xlv_put_u32_be(&c, length);
+    return end(&c);
+}
+
 /* The authorisation area holds passwords and HMAC sessions only (*hmac: any), and ends where it
  * says. */
 static bool no_policy(struct xlv_bytes *c, bool *hmac)
@@ -454,6 +474,10 @@ enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const u
         unsigned handles;
         enum xlv_command_effect effect;
     } known[] = {
+        { 0x134, 2, XLV_EFFECT_AGAIN },                      /* NV_Increment */
+        { 0x135, 2, XLV_EFFECT_AGAIN },                      /* NV_SetBits */
+        { 0x136, 2, XLV_EFFECT_AGAIN },                      /* NV_Extend */
+        { 0x137, 2, XLV_EFFECT_AGAIN },                      /* NV_Write */
         { 0x14e, 2, XLV_EFFECT_NOTHING },                    /* NV_Read */
         { TPM_CC_SIGN, 1, XLV_EFFECT_DRAWS },
         { 0x165, 0, XLV_EFFECT_AGAIN },                      /* FlushContext */

@@ -88,30 +88,36 @@ size_t xlv_command_presence(uint16_t bits, uint8_t *out);
 size_t xlv_command_physical_enable(uint8_t *out);
 size_t xlv_command_physical_activate(uint8_t *out); /* PhysicalSetDeactivated(FALSE) */
 size_t xlv_command_create_ek(const uint8_t nonce[20], uint8_t *out); /* RSA 2048 */
+size_t xlv_command_read_ek(const uint8_t nonce[20], uint8_t *out);   /* ReadPubek */
 size_t xlv_command_nv_lock(uint8_t *out); /* NV_DefineSpace(TPM_NV_INDEX_LOCK) */
 /* An index that anybody may read, and none may write once a write of no bytes has locked it. */
 size_t xlv_command_nv_define(uint32_t index, uint32_t size, uint8_t *out);
 /* out has room for XLV_COMMAND_MAX and length bytes more */
 size_t xlv_command_nv_write(uint32_t index, uint32_t offset, const uint8_t *data, size_t length,
                             uint8_t *out);
+size_t xlv_command_nv_read(uint32_t index, uint32_t offset, uint32_t length, uint8_t *out);
 
 /*
- * What a command may have done to the volatile state, provided that it stored nothing permanent
- * and that, with TPM 2.0, commands like it are not audited (xlv_engine_audits()).
+ * What a command may have done to the TPM's state, provided that, with TPM 2.0, commands like it
+ * are not audited (xlv_engine_audits()).
  *
- *     NOTHING     it read. (Every command moves the clock; those that tell it are not here.)
- *     DRAWS       it read, and turned the generator: GetRandom; Sign with RSASSA, RSAPSS or ECDSA,
- *                 with a password (ECDAA ends a commitment; nor is a signature the same again)
- *     AGAIN       where it succeeded, the same command on the same state does the same again:
- *                 PCR_Extend, FlushContext; TPM 1.2: Extend, PcrRead (which may be audited, and
- *                 ends an exclusive transport session), without authorisation
+ *     NOTHING     it read, provided that it stored nothing permanent. (Every command moves the
+ *                 clock; those that tell it are not here.)
+ *     DRAWS       it read, with the same proviso, and turned the generator: GetRandom; Sign with
+ *                 RSASSA, RSAPSS or ECDSA, with a password (ECDAA ends a commitment; nor is a
+ *                 signature the same again)
+ *     AGAIN       where it succeeded, the same command on the same pair of states does the same
+ *                 again, but for the clock: PCR_Extend, FlushContext, and what writes into an NV
+ *                 index; TPM 1.2: Extend, PcrRead (which may be audited, and ends an exclusive
+ *                 transport session), without authorisation
  *     AGAIN_DRAWS the same, provided that the generator is as it was: the nonces of sessions are
  *                 drawn from it. StartAuthSession of an HMAC session, and those above authorised
  *                 by one. Not of a policy session, in which time counts.
  *     ANYTHING    every other command
  * TPM 2.0 Part 3: 11.1 StartAuthSession, 12.4 ReadPublic, 16.1 GetRandom, 20.2 Sign, 22.2
- * PCR_Extend, 22.4 PCR_Read, 28.4 FlushContext, 30.2 GetCapability, 31.6 NV_ReadPublic, 31.13 NV_Read; Part 1,
- * 19.6 (what a session's nonces are made from). TPM 1.2 Part 3: 16.1 Extend, 16.2 PCRRead.
+ * PCR_Extend, 22.4 PCR_Read, 28.4 FlushContext, 30.2 GetCapability, 31.6 NV_ReadPublic, 31.7 to
+ * 31.10 NV_Write, NV_Increment, NV_Extend and NV_SetBits, 31.13 NV_Read; Part 1, 19.6 (what a
+ * session's nonces are made from). TPM 1.2 Part 3: 16.1 Extend, 16.2 PCRRead.
  */
 enum xlv_command_effect {
     XLV_EFFECT_ANYTHING,

@@ -54,9 +54,9 @@
 #define FILE_SIZE (CONTROL_SIZE + 2 * (size_t)PLACE_SIZE + 2 * (size_t)EXCHANGE_SIZE)
 #define GROWTH (32u * 1024u) /* an ordinary record fits the first one */
 
-/* "XLVTPMJ" and the layout's version, 2. Version 1 was the same without exchanges, and is read
- * still; the next append makes it 2. */
-#define MAGIC 0x024a4d5054564c58u
+/* "XLVTPMJ" and the layout's version, 3. In version 2 nothing that is to be repeated changes the
+ * permanent state, version 1 had no exchanges. Both are read still; the next append makes it 3. */
+#define MAGIC 0x034a4d5054564c58u
 #define MAGIC_WORD 0x004a4d5054564c58u
 #define MAGIC_VERSION(word) ((unsigned)((word) >> 56))
 #define MAGIC_MASK 0x00ffffffffffffffu
@@ -95,8 +95,10 @@ struct xlv_journal {
     struct control *control;
     size_t allocated[PLACES]; /* bytes of each place */
     bool ready;               /* loaded or cleared: appends know where to go */
+    bool complete;            /* the last whole record has both states */
     uint8_t *body[2];         /* plaintexts of what was loaded: whole record, exchange */
     size_t body_length[2];
+    uint8_t front[META_SIZE + 2 * XLV_TPM_BUFFER_MAX]; /* of the plaintext at hand */
 };
 
 /*
@@ -225,6 +227,7 @@ void xlv_journal_free(struct xlv_journal *journal)
     if (journal->map)
         munmap(journal->map, FILE_SIZE);
     xlv_seal_free(journal->seal);
+    OPENSSL_cleanse(journal->front, sizeof(journal->front));
     free(journal);
 }
 
@@ -244,6 +247,7 @@ static int parse_body(const uint8_t *body, size_t length, struct xlv_journal_rec
     record->volatile_length = xlv_get_u32(&r);
     record->permanent_length = xlv_get_u32(&r);
     record->repeat_length = xlv_get_u32(&r);
+    record->repeat_changes = xlv_get_u32(&r) != 0;
     xlv_get_view(&r, META_SIZE - r.at);
     record->request = xlv_get_view(&r, record->request_length);
     record->response = xlv_get_view(&r, record->response_length);
@@ -288,7 +292,7 @@ static int load_place(struct xlv_journal *journal, uint64_t current, unsigned fi
     rc = xlv_seal_open(journal->seal, head, &info, place_of(journal, place) + XLV_SEAL_HEAD, body);
     if (!rc)
         rc = parse_body(body, info.length, record);
-    if (!rc && !first && record->repeat_length)
+    if (!rc && !first && record->repeat_changes)
         rc = XLV_E_CORRUPT;
     return rc;
 }
@@ -302,6 +306,7 @@ static int load_newest(struct xlv_journal *journal, uint64_t current, uint64_t e
 
     if (rc)
         return rc;
+    journal->complete = record->permanent_length > 0;
     if (exchange && exchange != current_of(number_of(exchange), exchange & 1))
         return XLV_E_CORRUPT;
     if (number_of(exchange) <= number_of(current))
@@ -309,9 +314,11 @@ static int load_newest(struct xlv_journal *journal, uint64_t current, uint64_t e
     rc = load_place(journal, exchange, EXCHANGES, &on_top);
     if (rc)
         return rc;
-    if (on_top.volatile_length || on_top.permanent_length)
+    if (on_top.volatile_length || on_top.permanent_length ||
+        (on_top.repeat_changes && !journal->complete))
         return XLV_E_CORRUPT;
-    on_top.generation = record->generation;
+    if (!on_top.repeat_changes)
+        on_top.generation = record->generation;
     on_top.volatile_state = record->volatile_state;
     on_top.volatile_length = record->volatile_length;
     on_top.permanent = record->permanent;
@@ -340,7 +347,7 @@ int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *rec
                         "as one", journal->name);
     if (MAGIC_VERSION(magic) > MAGIC_VERSION(MAGIC))
         return xlv_fail(e, XLV_E_VERSION, "instance %s: the journal has layout %u, this program "
-                        "knows 1 and %u; use the newer program that wrote it", journal->name,
+                        "knows 1 to %u; use the newer program that wrote it", journal->name,
                         MAGIC_VERSION(magic), MAGIC_VERSION(MAGIC));
     if (!current) {
         journal->ready = true;
@@ -442,9 +449,8 @@ static int put(struct xlv_seal *seal, uint8_t **to, const uint8_t *from, size_t 
 static int write_place(struct xlv_journal *journal, unsigned place, uint64_t number,
                        const struct xlv_journal_record *record, uint32_t length)
 {
-    uint8_t meta[META_SIZE] = { 0 }, head[XLV_SEAL_HEAD];
-    uint8_t *to = place_of(journal, place) + XLV_SEAL_HEAD;
-    struct xlv_bytes w = xlv_bytes_writer(meta, sizeof(meta));
+    uint8_t *to = place_of(journal, place) + XLV_SEAL_HEAD, head[XLV_SEAL_HEAD];
+    struct xlv_bytes w = xlv_bytes_writer(journal->front, sizeof(journal->front));
     struct xlv_seal *seal = journal->seal;
     int rc;
 
@@ -460,14 +466,15 @@ static int write_place(struct xlv_journal *journal, unsigned place, uint64_t num
     xlv_put_u32(&w, record->volatile_length);
     xlv_put_u32(&w, record->permanent_length);
     xlv_put_u32(&w, record->repeat_length);
+    xlv_put_u32(&w, record->repeat_changes);
+    xlv_put_u32(&w, 0);
+    /* in one piece: to encrypt them one by one takes longer than to copy them */
+    xlv_put_data(&w, record->request, record->request_length);
+    xlv_put_data(&w, record->response, record->response_length);
 
     rc = xlv_seal_begin(seal, head, place, number, 0, length);
     if (!rc)
-        rc = put(seal, &to, meta, sizeof(meta));
-    if (!rc)
-        rc = put(seal, &to, record->request, record->request_length);
-    if (!rc)
-        rc = put(seal, &to, record->response, record->response_length);
+        rc = put(seal, &to, journal->front, w.at);
     if (!rc)
         rc = put(seal, &to, record->volatile_state, record->volatile_length);
     if (!rc)
@@ -520,23 +527,32 @@ static int too_large(const struct xlv_journal *journal, const struct xlv_journal
 
 static int unknown_places(const struct xlv_journal *journal, struct xlv_error *e)
 {
-    return xlv_fail(e, -EINVAL, "instance %s: an append before the journal was loaded or cleared",
-                    journal->name);
+    return xlv_fail(e, -EINVAL, "instance %s: an append before the journal was loaded or cleared, "
+                    "or an exchange without the record that it needs", journal->name);
 }
 
 int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
                        struct xlv_error *e)
 {
+    uint32_t length;
+    int rc;
+
     if (!journal->ready)
         return unknown_places(journal, e);
     if (record->request_length > XLV_TPM_BUFFER_MAX ||
         record->response_length > XLV_TPM_BUFFER_MAX ||
         record->volatile_length > XLV_VOLATILE_MAX ||
-        record->permanent_length > XLV_PERMANENT_MAX || record->repeat_length)
+        record->permanent_length > XLV_PERMANENT_MAX ||
+        record->repeat_length > XLV_JOURNAL_REPEAT_MAX || record->repeat_changes)
         return too_large(journal, record, e);
-    return append(journal, &journal->control->current, 0, record,
-                  META_SIZE + record->request_length + record->response_length +
-                      record->volatile_length + record->permanent_length, e);
+    length = META_SIZE + record->request_length + record->response_length +
+             record->volatile_length + record->permanent_length + record->repeat_length;
+    if (length > BODY_MAX) /* all of these are never that long at once */
+        return too_large(journal, record, e);
+    rc = append(journal, &journal->control->current, 0, record, length, e);
+    if (!rc)
+        journal->complete = record->permanent_length > 0;
+    return rc;
 }
 
 int xlv_journal_append_exchange(struct xlv_journal *journal,
@@ -545,7 +561,8 @@ int xlv_journal_append_exchange(struct xlv_journal *journal,
     struct xlv_journal_record exchange = *record;
 
     if (!journal->ready ||
-        !atomic_load_explicit(&journal->control->current, memory_order_relaxed))
+        !atomic_load_explicit(&journal->control->current, memory_order_relaxed) ||
+        (record->repeat_changes && !journal->complete))
         return unknown_places(journal, e);
     if (record->request_length > XLV_TPM_BUFFER_MAX ||
         record->response_length > XLV_TPM_BUFFER_MAX ||

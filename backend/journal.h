@@ -60,10 +60,12 @@ struct xlv_journal_record {
     uint32_t request_length, response_length;
     uint32_t volatile_length, permanent_length; /* permanent 0: unchanged */
     const uint8_t *request, *response, *volatile_state, *permanent;
-    /* What was done to that volatile state since, to be done again: a text of the session's,
-     * which only the records of xlv_journal_append_exchange() have. */
+    /* What was done to these states since, to be done again: a text of the session's. */
     const uint8_t *repeat;
     uint32_t repeat_length;
+    /* That changes the permanent state: the generation is of after it, the states of before it.
+     * Only of xlv_journal_append_exchange(). */
+    bool repeat_changes;
 };
 
 /* At most so many bytes are to be done again: it is sealed with each command. */
@@ -77,7 +79,7 @@ int xlv_journal_new(struct xlv_journal **out, int fd, const struct xlv_uuid *uui
 void xlv_journal_free(struct xlv_journal *journal); /* unmaps, wipes keys */
 
 /*
- * The newest good record; its pointers stay valid until the next append.
+ * The newest good record; its pointers stay valid until the next append, which may be of them.
  * XLV_E_EMPTY: no record. XLV_E_CORRUPT, XLV_E_WRONG_KEY, XLV_E_WRONG_OWNER,
  * XLV_E_VERSION: none usable, e says why.
  */
@@ -96,10 +98,11 @@ int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_rec
 
 /*
  * Appends the exchange of a command that left both states as they are, but for
- * what record->repeat says; a load then gives the states, and the generation, of
- * the last whole record with this sequence, exchange and text. The record's
- * own states and generation are not looked at. -EINVAL where there is no whole
- * record yet, XLV_E_INVALID above the limits.
+ * what record->repeat says; a load then gives the states of the last whole record
+ * with this sequence, exchange and text, and, without repeat_changes, that record's
+ * generation. The record's own states are not looked at. -EINVAL where there is no
+ * whole record yet or, with repeat_changes, none that has the permanent state;
+ * XLV_E_INVALID above the limits.
  */
 int xlv_journal_append_exchange(struct xlv_journal *journal,
                                 const struct xlv_journal_record *record, struct xlv_error *e);

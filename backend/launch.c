@@ -23,7 +23,8 @@ int xlv_launch_check(const struct xlv_msg_launch *m, size_t length, size_t nfds,
     serve = m->mode == XLV_LAUNCH_SERVE;
     keep = m->mode == XLV_LAUNCH_KEEP;
     make = m->mode == XLV_LAUNCH_MANUFACTURE;
-    try = m->mode == XLV_LAUNCH_TRY || m->mode == XLV_LAUNCH_CLEAR;
+    try = m->mode == XLV_LAUNCH_TRY || m->mode == XLV_LAUNCH_CLEAR ||
+          m->mode == XLV_LAUNCH_IDENTIFY;
     pcrs = m->mode == XLV_LAUNCH_PCRS;
     if ((!serve && !keep && !make && !try && !pcrs) ||
         (make && (!m->banks || (m->banks & ~XLV_BANKS_ALL))) ||

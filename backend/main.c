@@ -229,12 +229,12 @@ static int certify(const struct xlv_msg_endorsement *keys,
     if (!r)
         r = xlv_receive_message(b->daemon, certificates, &length, NULL, &nfds);
     if (r)
-        return xlv_fail(e, r, "xl-vtpmd went away before the new TPM had its certificates (%s)",
+        return xlv_fail(e, r, "who started this went away before the TPM had its certificates (%s)",
                         xlv_strerror(r));
     if (length != sizeof(*certificates) || certificates->h.magic != XLV_LAUNCH_MAGIC ||
         certificates->h.version != XLV_LAUNCH_VERSION ||
         certificates->h.type != XLV_MSG_CERTIFICATES)
-        return xlv_fail(e, XLV_E_INVALID, "xl-vtpmd sent something else than certificates");
+        return xlv_fail(e, XLV_E_INVALID, "something else than certificates was sent");
     if (certificates->code)
         return xlv_fail(e, certificates->code, "%.*s",
                         (int)strnlen(certificates->text, sizeof(certificates->text)),
@@ -312,6 +312,41 @@ static int work_on_state(struct backend *b, struct xlv_error *e)
     int r = enter_sandbox(b, e);
 
     return r ? r : work_on_store(b, b->launch.mode == XLV_LAUNCH_CLEAR ? xlv_clear : xlv_try, e);
+}
+
+/* What the TPM has goes first: who only looks need not answer. */
+static int exchange(const struct xlv_msg_endorsement *keys,
+                    struct xlv_msg_certificates *certificates, void *opaque, struct xlv_error *e)
+{
+    struct backend *b = opaque;
+    int r;
+
+    certificates->h = header(XLV_MSG_CERTIFICATES);
+    r = xlv_send_message(b->daemon, certificates, sizeof(*certificates), NULL, 0);
+    if (r)
+        return xlv_fail(e, r, "xl-vtpm went away (%s)", xlv_strerror(r));
+    return certify(keys, certificates, opaque, e);
+}
+
+static int identify(struct backend *b, struct xlv_error *e)
+{
+    uint8_t *state = NULL, *certified = NULL;
+    size_t length = 0, certified_length = 0;
+    uint64_t generation;
+    int r = enter_sandbox(b, e);
+
+    if (!r)
+        r = xlv_store_load(b->store, &state, &length, &generation, e);
+    if (!r)
+        r = xlv_identify((enum xlv_tpm_version)b->launch.tpm_version, exchange, b, state, length,
+                         &certified, &certified_length, e);
+    if (!r && certified)
+        r = xlv_store_commit(b->store, certified, certified_length, &generation, e);
+    xlv_engine_wipe(state, length);
+    xlv_engine_wipe(certified, certified_length);
+    if (!r)
+        tell_simple(b, XLV_MSG_READY);
+    return r;
 }
 
 /* --- keeping ------------------------------------------------------------- */
@@ -604,6 +639,7 @@ int main(void)
         r = serving                              ? run(&b, &e)
             : b.launch.mode == XLV_LAUNCH_KEEP ? keep(&b, &e)
             : b.launch.mode == XLV_LAUNCH_PCRS ? look_at_pcrs(&b, &e)
+            : b.launch.mode == XLV_LAUNCH_IDENTIFY ? identify(&b, &e)
             : b.launch.mode == XLV_LAUNCH_TRY || b.launch.mode == XLV_LAUNCH_CLEAR
                 ? work_on_state(&b, &e)
                 : manufacture(&b, &e);

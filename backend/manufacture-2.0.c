@@ -21,6 +21,7 @@
 #include "backend/engine.h"
 #include "common/bytes.h"
 
+#define TPM_ST_NO_SESSIONS 0x8001u
 #define TPM_ST_SESSIONS 0x8002u
 #define TPM_RS_PW 0x40000009u
 #define TPM_RH_OWNER 0x40000001u
@@ -35,7 +36,10 @@
 #define TPM_CC_CREATE_PRIMARY 0x131u
 #define TPM_CC_NV_WRITE 0x137u
 #define TPM_CC_NV_WRITE_LOCK 0x138u
+#define TPM_CC_NV_READ 0x14eu
 #define TPM_CC_FLUSH_CONTEXT 0x165u
+#define TPM_CC_NV_READ_PUBLIC 0x169u
+#define TPM_CC_READ_PUBLIC 0x173u
 #define TPM_CC_GET_CAPABILITY 0x17au
 #define TPM_CAP_PCRS 5u
 #define TPM_CAP_TPM_PROPERTIES 6u
@@ -172,15 +176,27 @@ struct request {
     struct xlv_bytes c;
 };
 
-/* A command with handles, of which the first is authorized by an empty password. */
-static void begin(struct request *q, uint32_t code, const uint32_t *handles, size_t count)
+static void begin_tagged(struct request *q, uint16_t tag, uint32_t code, const uint32_t *handles,
+                         size_t count)
 {
     q->c = xlv_bytes_writer(q->bytes, sizeof(q->bytes));
-    xlv_put_u16_be(&q->c, TPM_ST_SESSIONS);
+    xlv_put_u16_be(&q->c, tag);
     xlv_put_u32_be(&q->c, 0);
     xlv_put_u32_be(&q->c, code);
     for (size_t i = 0; i < count; i++)
         xlv_put_u32_be(&q->c, handles[i]);
+}
+
+/* A command that needs no authorization. */
+static void begin_plain(struct request *q, uint32_t code, const uint32_t *handles, size_t count)
+{
+    begin_tagged(q, TPM_ST_NO_SESSIONS, code, handles, count);
+}
+
+/* A command with handles, of which the first is authorized by an empty password. */
+static void begin(struct request *q, uint32_t code, const uint32_t *handles, size_t count)
+{
+    begin_tagged(q, TPM_ST_SESSIONS, code, handles, count);
     xlv_put_u32_be(&q->c, 4 + 2 + 1 + 2);
     xlv_put_u32_be(&q->c, TPM_RS_PW);
     xlv_put_u16_be(&q->c, 0);
@@ -229,6 +245,13 @@ static void put_public(struct xlv_bytes *c, const struct template *t)
     put_zeros(c, t->unique);
 }
 
+/* What comes before unique, as put_public() has it: sizes, type to policy, symmetric, scheme, then
+ * curve and kdf, or bits and exponent. */
+static size_t fixed_part(const struct template *t)
+{
+    return 2 + 2 + 4 + 2 + (size_t)t->policy_length + 6 + 2 + (t->curve ? 4 : 6);
+}
+
 /* A field of unique, of at most `room` bytes, with its leading zeros. */
 static bool get_field(struct xlv_bytes *c, uint8_t *out, size_t room)
 {
@@ -242,14 +265,30 @@ static bool get_field(struct xlv_bytes *c, uint8_t *out, size_t room)
     return true;
 }
 
+/* The key in a TPM2B_PUBLIC, if it is one of this template. */
+static bool get_key(struct xlv_bytes *c, const struct template *t, struct xlv_msg_endorsement *keys)
+{
+    uint8_t wanted[512], *key = keys->key[t->ek].bytes;
+    struct xlv_bytes w = xlv_bytes_writer(wanted, sizeof(wanted));
+    const uint8_t *fixed;
+
+    put_public(&w, t);
+    (void)xlv_get_u16_be(c);
+    fixed = xlv_get_view(c, fixed_part(t));
+    if (!fixed || !xlv_bytes_ok(&w) || memcmp(fixed, wanted, fixed_part(t)) ||
+        !get_field(c, key, t->field) || (t->curve && !get_field(c, key + t->field, t->field)))
+        return false;
+    keys->key[t->ek].length = t->curve ? 2u * t->field : t->field;
+    return true;
+}
+
 static int create(const struct template *t, uint32_t *handle, struct xlv_msg_endorsement *keys,
                   struct xlv_error *e)
 {
     struct request q;
     struct xlv_bytes c, size;
     const uint8_t *response;
-    size_t length, at, skipped;
-    bool good;
+    size_t length, at;
     int r;
 
     begin(&q, TPM_CC_CREATE_PRIMARY, &t->hierarchy, 1);
@@ -270,14 +309,17 @@ static int create(const struct template *t, uint32_t *handle, struct xlv_msg_end
     *handle = xlv_get_u32_be(&c);
     if (t->ek < 0)
         return xlv_bytes_ok(&c) ? 0 : xlv_fail(e, XLV_E_TPM, "%s answers too little", t->name);
-    /* up to unique the public area is as long as the template's: sizes, type to policy,
-     * symmetric, scheme, then curve and kdf, or bits and exponent */
-    skipped = 4 + 2 + 2 + 2 + 4 + 2 + (size_t)t->policy_length + 6 + 2 + (t->curve ? 4 : 6);
-    (void)xlv_get_view(&c, skipped);
-    good = get_field(&c, keys->key[t->ek].bytes, t->field) &&
-           (!t->curve || get_field(&c, keys->key[t->ek].bytes + t->field, t->field));
-    keys->key[t->ek].length = t->curve ? 2u * t->field : t->field;
-    return good ? 0 : xlv_fail(e, XLV_E_TPM, "%s gives another kind of key", t->name);
+    (void)xlv_get_u32_be(&c); /* parameterSize */
+    return get_key(&c, t, keys)
+               ? 0 : xlv_fail(e, XLV_E_TPM, "%s gives another kind of key", t->name);
+}
+
+static int flush(uint32_t handle, struct xlv_error *e)
+{
+    struct request q;
+
+    begin_plain(&q, TPM_CC_FLUSH_CONTEXT, &handle, 1);
+    return send(&q, "TPM2_FlushContext", NULL, NULL, e);
 }
 
 /* owned: the TPM may have an owner with a password, or with another key in that place; then it
@@ -286,8 +328,6 @@ static int persist(const struct template *t, uint32_t handle, bool owned, struct
 {
     const uint32_t handles[] = { TPM_RH_OWNER, handle };
     struct request q;
-    uint8_t flush[14];
-    struct xlv_bytes c = xlv_bytes_writer(flush, sizeof(flush));
     const uint8_t *response = NULL;
     size_t length = 0;
     uint32_t code;
@@ -301,13 +341,7 @@ static int persist(const struct template *t, uint32_t handle, bool owned, struct
         xlv_error_clear(e);
         r = 0;
     }
-    if (r)
-        return r;
-    xlv_put_u16_be(&c, 0x8001); /* TPM_ST_NO_SESSIONS */
-    xlv_put_u32_be(&c, sizeof(flush));
-    xlv_put_u32_be(&c, TPM_CC_FLUSH_CONTEXT);
-    xlv_put_u32_be(&c, handle);
-    return xlv_manufacture_send("TPM2_FlushContext", flush, sizeof(flush), NULL, NULL, e);
+    return r ? r : flush(handle, e);
 }
 
 /* owned: what is the owner's is left alone. */
@@ -329,20 +363,17 @@ static int make_keys(struct xlv_msg_endorsement *keys, bool owned, struct xlv_er
 /* TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES) of one property. */
 static int get_property(uint32_t property, uint32_t *value, struct xlv_error *e)
 {
-    uint8_t request[22];
-    struct xlv_bytes c = xlv_bytes_writer(request, sizeof(request));
+    struct request q;
+    struct xlv_bytes c;
     const uint8_t *response;
     size_t length;
     int r;
 
-    xlv_put_u16_be(&c, 0x8001); /* TPM_ST_NO_SESSIONS */
-    xlv_put_u32_be(&c, sizeof(request));
-    xlv_put_u32_be(&c, TPM_CC_GET_CAPABILITY);
-    xlv_put_u32_be(&c, TPM_CAP_TPM_PROPERTIES);
-    xlv_put_u32_be(&c, property);
-    xlv_put_u32_be(&c, 1);
-    r = xlv_manufacture_send("TPM2_GetCapability", request, sizeof(request), &response, &length,
-                             e);
+    begin_plain(&q, TPM_CC_GET_CAPABILITY, NULL, 0);
+    xlv_put_u32_be(&q.c, TPM_CAP_TPM_PROPERTIES);
+    xlv_put_u32_be(&q.c, property);
+    xlv_put_u32_be(&q.c, 1);
+    r = send(&q, "TPM2_GetCapability", &response, &length, e);
     if (r)
         return r;
     c = xlv_bytes_reader(response, length);
@@ -398,20 +429,38 @@ static int store_certificate(uint32_t index, const uint8_t *der, uint32_t length
     return send(&q, "TPM2_NV_WriteLock", NULL, NULL, e);
 }
 
+static const uint32_t indices[XLV_CERTIFICATES] = {
+    [XLV_EK_RSA_2048] = XLV_NV_EK_RSA_2048,
+    [XLV_EK_P384] = XLV_NV_EK_P384,
+    [XLV_EK_P256] = XLV_NV_EK_P256,
+    [XLV_CERTIFICATE_PLATFORM] = XLV_NV_PLATFORM,
+};
+
 static int store_certificates(const struct xlv_msg_certificates *m, struct xlv_error *e)
 {
-    static const uint32_t index[XLV_CERTIFICATES] = {
-        [XLV_EK_RSA_2048] = XLV_NV_EK_RSA_2048,
-        [XLV_EK_P384] = XLV_NV_EK_P384,
-        [XLV_EK_P256] = XLV_NV_EK_P256,
-        [XLV_CERTIFICATE_PLATFORM] = XLV_NV_PLATFORM,
-    };
     int r = 0;
 
     for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
         if (m->certificate[i].length)
-            r = store_certificate(index[i], m->certificate[i].der, m->certificate[i].length, e);
+            r = store_certificate(indices[i], m->certificate[i].der, m->certificate[i].length, e);
     return r;
+}
+
+/* What is there has gone, or there was nothing. */
+static int remove_certificate(uint32_t index, struct xlv_error *e)
+{
+    const uint32_t handles[] = { TPM_RH_PLATFORM, index };
+    const uint8_t *response = NULL;
+    struct request q;
+    size_t length = 0;
+    int r;
+
+    begin(&q, TPM_CC_NV_UNDEFINE_SPACE, handles, 2);
+    r = send(&q, "TPM2_NV_UndefineSpace", &response, &length, e);
+    if (r != XLV_E_TPM || !response || xlv_response_code(response, length) != TPM_RC_HANDLE_2)
+        return r;
+    xlv_error_clear(e);
+    return 0;
 }
 
 /* --- PCR banks ------------------------------------------------------------------ */
@@ -494,26 +543,13 @@ static int change_seed(struct xlv_error *e)
 /* Those for the keys that are gone, whoever made them: of the low and the high range. */
 static int remove_certificates(struct xlv_error *e)
 {
-    static const uint32_t index[] = {
-        XLV_NV_EK_RSA_2048, XLV_NV_EK_P256, XLV_NV_EK_P384, 0x01c0001c /* RSA 3072 */,
-        0x01c0001e /* RSA 4096 */, XLV_NV_PLATFORM,
-    };
+    static const uint32_t others[] = { 0x01c0001c /* RSA 3072 */, 0x01c0001e /* RSA 4096 */ };
     int r = 0;
 
-    for (size_t i = 0; !r && i < sizeof(index) / sizeof(index[0]); i++) {
-        const uint32_t handles[] = { TPM_RH_PLATFORM, index[i] };
-        const uint8_t *response = NULL;
-        struct request q;
-        size_t length = 0;
-
-        begin(&q, TPM_CC_NV_UNDEFINE_SPACE, handles, 2);
-        r = send(&q, "TPM2_NV_UndefineSpace", &response, &length, e);
-        if (r == XLV_E_TPM && response &&
-            xlv_response_code(response, length) == TPM_RC_HANDLE_2) { /* there was none */
-            xlv_error_clear(e);
-            r = 0;
-        }
-    }
+    for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
+        r = remove_certificate(indices[i], e);
+    for (size_t i = 0; !r && i < sizeof(others) / sizeof(others[0]); i++)
+        r = remove_certificate(others[i], e);
     return r;
 }
 
@@ -548,6 +584,109 @@ int xlv_renew_2_0(const struct xlv_manufacture *how, struct xlv_error *e)
     if (!r)
         r = xlv_engine_shutdown(shutdown, &request_length, &response, &length, e);
     return r;
+}
+
+/* --- what identifies a TPM that is there ------------------------------------------------ */
+
+/* The key of the template: the one at its handle, or made again from the seed. None, where its
+ * owner lets nobody do that. */
+static int find_key(const struct template *t, struct xlv_msg_endorsement *keys,
+                    struct xlv_error *e)
+{
+    struct request q;
+    struct xlv_bytes c;
+    const uint8_t *response;
+    size_t length;
+    uint32_t handle;
+    int r;
+
+    begin_plain(&q, TPM_CC_READ_PUBLIC, &t->handle, 1);
+    r = send(&q, "TPM2_ReadPublic", &response, &length, e);
+    if (!r) {
+        c = xlv_bytes_reader(response, length);
+        (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE);
+        if (get_key(&c, t, keys))
+            return 0;
+    } else if (r != XLV_E_TPM) {
+        return r;
+    }
+    xlv_error_clear(e);
+    r = create(t, &handle, keys, e);
+    if (!r)
+        return flush(handle, e);
+    keys->key[t->ek].length = 0;
+    return xlv_manufacture_lacks(r, e);
+}
+
+static int find_certificate(uint32_t index, uint8_t der[XLV_CERTIFICATE_MAX], uint32_t *found,
+                            struct xlv_error *e)
+{
+    const uint32_t handles[] = { index, index };
+    struct request q;
+    struct xlv_bytes c;
+    const uint8_t *response, *piece;
+    size_t length;
+    uint32_t size = 0, policy;
+    int r;
+
+    begin_plain(&q, TPM_CC_NV_READ_PUBLIC, &index, 1);
+    r = send(&q, "TPM2_NV_ReadPublic", &response, &length, e);
+    if (!r) { /* TPMS_NV_PUBLIC: index, nameAlg, attributes, policy, size */
+        c = xlv_bytes_reader(response, length);
+        (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 2 + 4 + 2 + 4);
+        policy = xlv_get_u16_be(&c);
+        (void)xlv_get_view(&c, policy);
+        size = xlv_get_u16_be(&c);
+        if (!xlv_bytes_ok(&c) || size > XLV_CERTIFICATE_MAX)
+            size = 0;
+    }
+    for (uint32_t at = 0; !r && at < size; at += NV_PIECE) {
+        uint32_t wanted = size - at < NV_PIECE ? size - at : NV_PIECE;
+
+        begin(&q, TPM_CC_NV_READ, handles, 2);
+        xlv_put_u16_be(&q.c, (uint16_t)wanted);
+        xlv_put_u16_be(&q.c, (uint16_t)at);
+        r = send(&q, "TPM2_NV_Read", &response, &length, e);
+        if (r)
+            break;
+        c = xlv_bytes_reader(response, length);
+        (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4);
+        piece = xlv_get_u16_be(&c) == wanted ? xlv_get_view(&c, wanted) : NULL;
+        if (!piece)
+            return xlv_fail(e, XLV_E_TPM, "TPM2_NV_Read answers too little");
+        memcpy(der + at, piece, wanted);
+    }
+    *found = r ? 0 : size;
+    return xlv_manufacture_lacks(r, e);
+}
+
+int xlv_identify_2_0(struct xlv_msg_endorsement *keys, struct xlv_msg_certificates *held,
+                     struct xlv_error *e)
+{
+    int r = xlv_engine_startup(e);
+
+    for (size_t i = 0; !r && i < sizeof(templates) / sizeof(templates[0]); i++)
+        if (templates[i].ek >= 0)
+            r = find_key(&templates[i], keys, e);
+    for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
+        r = find_certificate(indices[i], held->certificate[i].der, &held->certificate[i].length,
+                             e);
+    return r;
+}
+
+int xlv_certify_2_0(const struct xlv_msg_certificates *certificates, struct xlv_error *e)
+{
+    uint8_t shutdown[XLV_COMMAND_MAX];
+    const uint8_t *response;
+    size_t request_length, length;
+    int r = 0;
+
+    for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
+        if (certificates->certificate[i].length)
+            r = remove_certificate(indices[i], e);
+    if (!r)
+        r = store_certificates(certificates, e);
+    return r ? r : xlv_engine_shutdown(shutdown, &request_length, &response, &length, e);
 }
 
 /* ------------------------------------------------------------------------------- */

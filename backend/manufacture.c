@@ -40,7 +40,24 @@ int xlv_manufacture_send(const char *name, const uint8_t *request, size_t length
     if (r)
         return r;
     code = xlv_response_code(*response, *response_length);
-    return code ? xlv_fail(e, XLV_E_TPM, "the new TPM answers %s with error 0x%x", name, code) : 0;
+    return code ? xlv_fail(e, XLV_E_TPM, "the TPM answers %s with error 0x%x", name, code) : 0;
+}
+
+int xlv_manufacture_lacks(int r, struct xlv_error *e)
+{
+    if (r != XLV_E_TPM)
+        return r;
+    xlv_error_clear(e);
+    return 0;
+}
+
+static int check_sizes(const struct xlv_msg_certificates *certificates, struct xlv_error *e)
+{
+    for (size_t i = 0; i < XLV_CERTIFICATES; i++)
+        if (certificates->certificate[i].length > XLV_CERTIFICATE_MAX)
+            return xlv_fail(e, XLV_E_INVALID, "a certificate of %u bytes, a TPM takes %u",
+                            certificates->certificate[i].length, XLV_CERTIFICATE_MAX);
+    return 0;
 }
 
 int xlv_manufacture_certify(const struct xlv_manufacture *how,
@@ -53,11 +70,7 @@ int xlv_manufacture_certify(const struct xlv_manufacture *how,
     if (!how->certify)
         return 0;
     r = how->certify(keys, certificates, how->opaque, e);
-    for (size_t i = 0; !r && i < XLV_CERTIFICATES; i++)
-        if (certificates->certificate[i].length > XLV_CERTIFICATE_MAX)
-            r = xlv_fail(e, XLV_E_INVALID, "a certificate of %u bytes, a TPM takes %u",
-                         certificates->certificate[i].length, XLV_CERTIFICATE_MAX);
-    return r;
+    return r ? r : check_sizes(certificates, e);
 }
 
 /* --- TPM 1.2 ------------------------------------------------------------------ */
@@ -67,13 +80,30 @@ static int send(const char *name, const uint8_t *request, size_t length, struct 
     return xlv_manufacture_send(name, request, length, NULL, NULL, e);
 }
 
+/* The response to what gives an EK: TPM_PUBKEY (Part 2, 10.4): TPM_KEY_PARMS, TPM_STORE_PUBKEY */
+static bool get_ek(const uint8_t *response, size_t length, struct xlv_msg_endorsement *keys)
+{
+    struct xlv_bytes c = xlv_bytes_reader(response, length);
+    const uint8_t *modulus;
+    uint32_t parameters, size;
+
+    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4 + 2 + 2);
+    parameters = xlv_get_u32_be(&c);
+    (void)xlv_get_view(&c, parameters);
+    size = xlv_get_u32_be(&c);
+    modulus = xlv_get_view(&c, 256);
+    if (!modulus || size != 256)
+        return false;
+    keys->key[XLV_EK_RSA_2048].length = size;
+    memcpy(keys->key[XLV_EK_RSA_2048].bytes, modulus, 256);
+    return true;
+}
+
 static int create_ek(struct xlv_msg_endorsement *keys, struct xlv_error *e)
 {
     uint8_t out[XLV_COMMAND_MAX], nonce[20];
-    const uint8_t *response, *modulus;
-    struct xlv_bytes c;
+    const uint8_t *response;
     size_t length;
-    uint32_t parameters;
     int r;
 
     if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
@@ -82,17 +112,8 @@ static int create_ek(struct xlv_msg_endorsement *keys, struct xlv_error *e)
                              xlv_command_create_ek(nonce, out), &response, &length, e);
     if (r)
         return r;
-    /* TPM_PUBKEY (Part 2, 10.4): TPM_KEY_PARMS, TPM_STORE_PUBKEY */
-    c = xlv_bytes_reader(response, length);
-    (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4 + 2 + 2);
-    parameters = xlv_get_u32_be(&c);
-    (void)xlv_get_view(&c, parameters);
-    keys->key[XLV_EK_RSA_2048].length = xlv_get_u32_be(&c);
-    modulus = xlv_get_view(&c, 256);
-    if (!modulus || keys->key[XLV_EK_RSA_2048].length != 256)
-        return xlv_fail(e, XLV_E_TPM, "the new TPM's endorsement key is not one of RSA 2048");
-    memcpy(keys->key[XLV_EK_RSA_2048].bytes, modulus, 256);
-    return 0;
+    return get_ek(response, length, keys)
+               ? 0 : xlv_fail(e, XLV_E_TPM, "the new TPM's endorsement key is not one of RSA 2048");
 }
 
 /* TPM_GetCapability(TPM_CAP_VERSION_VAL): TPM_CAP_VERSION_INFO, Part 2, 21.6 */
@@ -182,6 +203,75 @@ int xlv_manufacture_1_2(const struct xlv_manufacture *how, struct xlv_error *e)
     return r;
 }
 
+/* In the form of store_certificate(). *found 0: there is none. */
+static int find_certificate(uint8_t der[XLV_CERTIFICATE_MAX], uint32_t *found,
+                            struct xlv_error *e)
+{
+    uint8_t out[XLV_COMMAND_MAX];
+    const uint8_t *response, *piece;
+    uint32_t size = 0, at = 0;
+    struct xlv_bytes c;
+    size_t length;
+    int r;
+
+    *found = 0;
+    r = xlv_manufacture_send("TPM_NV_ReadValue", out,
+                             xlv_command_nv_read(XLV_NV_1_2_EK, 0, STORED_CERTIFICATE_HEADER, out),
+                             &response, &length, e);
+    if (!r) {
+        c = xlv_bytes_reader(response, length);
+        (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE + 4);
+        if (xlv_get_u16_be(&c) != TAG_STORED_CERTIFICATE || xlv_get_u8(&c))
+            return 0;
+        size = xlv_get_u16_be(&c);
+        if (xlv_get_u16_be(&c) != TAG_FULL_CERTIFICATE || size < 2 ||
+            size - 2 > XLV_CERTIFICATE_MAX)
+            return 0;
+        size -= 2;
+    }
+    while (!r && at < size) {
+        uint32_t wanted = size - at < NV_PIECE ? size - at : NV_PIECE;
+
+        r = xlv_manufacture_send("TPM_NV_ReadValue", out,
+                                 xlv_command_nv_read(XLV_NV_1_2_EK, STORED_CERTIFICATE_HEADER + at,
+                                                     wanted, out), &response, &length, e);
+        if (r)
+            break;
+        c = xlv_bytes_reader(response, length);
+        (void)xlv_get_view(&c, XLV_TPM_HEADER_SIZE);
+        piece = xlv_get_u32_be(&c) == wanted ? xlv_get_view(&c, wanted) : NULL;
+        if (!piece)
+            return 0;
+        memcpy(der + at, piece, wanted);
+        at += wanted;
+    }
+    if (!r)
+        *found = size;
+    return xlv_manufacture_lacks(r, e);
+}
+
+int xlv_identify_1_2(struct xlv_msg_endorsement *keys, struct xlv_msg_certificates *held,
+                     struct xlv_error *e)
+{
+    uint8_t out[XLV_COMMAND_MAX], nonce[20];
+    const uint8_t *response;
+    size_t length;
+    int r = xlv_engine_startup(e);
+
+    if (r)
+        return r;
+    if (getrandom(nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
+        return xlv_fail(e, -EIO, "the host gives no random bytes");
+    /* whoever owns a TPM 1.2 is the only one who is told its EK */
+    r = xlv_manufacture_send("TPM_ReadPubek", out, xlv_command_read_ek(nonce, out), &response,
+                             &length, e);
+    if (!r)
+        (void)get_ek(response, length, keys);
+    r = xlv_manufacture_lacks(r, e);
+    return r ? r : find_certificate(held->certificate[XLV_EK_RSA_2048].der,
+                                    &held->certificate[XLV_EK_RSA_2048].length, e);
+}
+
 /* ------------------------------------------------------------------------------ */
 
 int xlv_manufacture(const struct xlv_manufacture *how, uint8_t **permanent, size_t *length,
@@ -215,6 +305,52 @@ int xlv_renew(const struct xlv_manufacture *how, const uint8_t *old, size_t old_
         r = xlv_renew_2_0(how, e);
     if (!r)
         r = xlv_engine_permanent(permanent, length, e);
+    xlv_engine_off();
+    return r;
+}
+
+/* A certificate ends where DER says, an index may be longer; what is not DER is no certificate. */
+static void cut(struct xlv_msg_certificates *held)
+{
+    for (size_t i = 0; i < XLV_CERTIFICATES; i++) {
+        const uint8_t *der = held->certificate[i].der;
+        uint32_t length = held->certificate[i].length, told;
+
+        told = length > 4 && der[0] == 0x30 && der[1] == 0x82 ? 4u + (der[2] << 8 | der[3]) : 0;
+        held->certificate[i].length = told <= length ? told : 0;
+    }
+}
+
+int xlv_identify(enum xlv_tpm_version version, xlv_exchange *exchange, void *opaque,
+                 const uint8_t *permanent, size_t length, uint8_t **out, size_t *out_length,
+                 struct xlv_error *e)
+{
+    static struct xlv_msg_certificates certificates; /* large for a stack */
+    struct xlv_msg_endorsement keys = { .h = { 0 } };
+    bool any = false;
+    int r;
+
+    *out = NULL;
+    *out_length = 0;
+    memset(&certificates, 0, sizeof(certificates));
+    r = xlv_engine_load(version, permanent, length, NULL, 0, e);
+    if (!r)
+        r = version == XLV_TPM_2_0 ? xlv_identify_2_0(&keys, &certificates, e)
+                                   : xlv_identify_1_2(&keys, &certificates, e);
+    cut(&certificates);
+    if (!r)
+        r = exchange(&keys, &certificates, opaque, e);
+    if (!r)
+        r = check_sizes(&certificates, e);
+    for (size_t i = 0; i < XLV_CERTIFICATES; i++)
+        any = any || certificates.certificate[i].length;
+    if (!r && any && version == XLV_TPM_1_2)
+        r = xlv_fail(e, XLV_E_REFUSED, "a TPM 1.2 takes a certificate while it is made, and none "
+                     "after that");
+    if (!r && any)
+        r = xlv_certify_2_0(&certificates, e);
+    if (!r && any)
+        r = xlv_engine_permanent(out, out_length, e);
     xlv_engine_off();
     return r;
 }

@@ -15,6 +15,10 @@
 #include "common/error.h"
 #include "include/launch.h"
 
+typedef int xlv_exchange(const struct xlv_msg_endorsement *keys,
+                         struct xlv_msg_certificates *certificates, void *opaque,
+                         struct xlv_error *e);
+
 struct xlv_manufacture {
     enum xlv_tpm_version version;
     uint32_t banks; /* of enum xlv_bank: those that are on; 2.0 only, at least one */
@@ -22,8 +26,7 @@ struct xlv_manufacture {
      * Gives certificates for keys (zeroed on entry; lengths are checked by the
      * caller), by whatever takes what time; an error ends the manufacture. NULL: none.
      */
-    int (*certify)(const struct xlv_msg_endorsement *keys,
-                   struct xlv_msg_certificates *certificates, void *opaque, struct xlv_error *e);
+    xlv_exchange *certify;
     void *opaque;
 };
 
@@ -58,5 +61,17 @@ int xlv_manufacture(const struct xlv_manufacture *how, uint8_t **permanent, size
  */
 int xlv_renew(const struct xlv_manufacture *how, const uint8_t *old, size_t old_length,
               uint8_t **permanent, size_t *length, struct xlv_error *e);
+
+/*
+ * What identifies a TPM that nobody is served with, wherever it was made: exchange() gets the
+ * public halves of its EKs (length 0: it has none, or its owner lets nobody see it) and the
+ * certificates that it holds, and puts in their place what it is to hold instead (length 0: what
+ * it has). permanent is a container. *out: its state with these (xlv_engine_wipe()); NULL where
+ * there are none. XLV_E_REFUSED: TPM 1.2 takes none; XLV_E_TPM: an index is taken by something of
+ * the guest's; what exchange() returns; else as xlv_engine_load().
+ */
+int xlv_identify(enum xlv_tpm_version version, xlv_exchange *exchange, void *opaque,
+                 const uint8_t *permanent, size_t length, uint8_t **out, size_t *out_length,
+                 struct xlv_error *e);
 
 #endif

@@ -96,6 +96,8 @@ static const struct rule list[] = {
     /* a long command that is cancelled (cancel.h) */
     CALL(timer_settime),
     CALL(timer_delete),
+    /* and steps back (cancel.h); itself alone, and limits keep it from more than it had */
+    CALL2(sched_setattr, IS(0, 0), IS(2, 0)),
     CALL(rt_sigreturn),
     CALL(rt_sigprocmask),
     CALL1(rt_sigaction, IS(0, SIGALRM)),

@@ -156,6 +156,8 @@ static const struct attempt attempts[] = {
     TRY(capset, 0, 0),
     TRY(prctl, PR_GET_DUMPABLE, 0, 0, 0, 0),
     TRY(seccomp, -1, 0, 0),
+    TRY(setpriority, PRIO_PROCESS, 0, 0),
+    TRY(sched_setattr, 1, 0, 0),
     TRY(prlimit64, 0, RLIMIT_NOFILE, 0, 0),
     TRY(keyctl, -1, 0, 0, 0, 0),
     TRY(bpf, -1, 0, 0),

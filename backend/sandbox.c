@@ -215,6 +215,11 @@ int xlv_sandbox_leave_host(const struct xlv_sandbox *sandbox, struct xlv_sandbox
         r = limit(RLIMIT_NOFILE, "RLIMIT_NOFILE", XLV_BACKEND_FILES_MAX, e);
     if (!r)
         r = limit(RLIMIT_FSIZE, "RLIMIT_FSIZE", XLV_BACKEND_FILE_SIZE_MAX, e);
+    /* what sched_setattr() of the filter's list may not ask for */
+    if (!r)
+        r = limit(RLIMIT_NICE, "RLIMIT_NICE", 0, e);
+    if (!r)
+        r = limit(RLIMIT_RTPRIO, "RLIMIT_RTPRIO", 0, e);
     if (!r && !xlv_sandbox_is_sanitized())
         r = limit(RLIMIT_DATA, "RLIMIT_DATA", XLV_BACKEND_MEMORY_MAX, e);
     /* these three need capabilities, and the last one takes them all */

@@ -47,12 +47,14 @@ struct xlv_session {
     uint64_t sequence;   /* of the last command recorded */
     uint64_t commits;
 
-    /* The last durable pair; what was done to it since, to be done again wherever it is
-     * restored: u32 locality, u32 length, the request, u64 what it was answered (in_short()),
-     * and so on. */
-    struct state permanent, volatile_state;
+    /* The last pair that was recorded whole; what was done to it since, to be done again
+     * wherever it is restored: u32 locality, u32 length, the request, u64 what it was answered
+     * (in_short()), and so on. */
+    struct state base, volatile_state; /* base: empty where it is `permanent` still */
     uint8_t again[XLV_JOURNAL_REPEAT_MAX];
-    size_t again_length;
+    size_t again_length, next_again_length; /* next: with the command at hand */
+    bool complete; /* the journal has base as well: what changes it can be done again, too */
+    struct state permanent; /* the last that is durable */
     bool drawn; /* and the generator was turned by what will not be done again */
     bool audits; /* TPM 2.0: reading changes the state, see xlv_engine_audits() */
     struct state next_permanent, next_volatile_state; /* of the command at hand; permanent
@@ -110,9 +112,12 @@ static int take_again(struct xlv_session *s, const struct xlv_journal_record *re
         return xlv_fail(e, XLV_E_CORRUPT, "the journal has %u bytes of commands to be repeated",
                         record->repeat_length);
     s->again_length = record->repeat_length;
+    s->next_again_length = s->again_length;
     if (s->again_length)
         memcpy(s->again, record->repeat, s->again_length);
-    return 0;
+    s->complete = record->permanent_length > 0;
+    return record->repeat_changes
+               ? state_copy(&s->base, record->permanent, record->permanent_length) : 0;
 }
 
 /* Tells whether two responses are the same: FNV-1a, 64 bits. */
@@ -129,8 +134,9 @@ static uint64_t in_short(const uint8_t *response, size_t length)
 static int restore(struct xlv_session *s, struct xlv_error *e)
 {
     struct xlv_bytes c = xlv_bytes_reader(s->again, s->again_length);
-    int r = xlv_engine_load(s->c.version, s->permanent.data, s->permanent.length,
-                            s->volatile_state.data, s->volatile_state.length, e);
+    const struct state *base = s->base.data ? &s->base : &s->permanent;
+    int r = xlv_engine_load(s->c.version, base->data, base->length, s->volatile_state.data,
+                            s->volatile_state.length, e);
 
     while (!r && xlv_bytes_left(&c)) {
         uint32_t locality = xlv_get_u32(&c), length = xlv_get_u32(&c);
@@ -158,8 +164,8 @@ static int stir(struct xlv_session *s, struct xlv_error *e)
     return xlv_engine_stir(e);
 }
 
-/* What the engine holds now becomes the next pair. */
-static int take_states(struct xlv_session *s, struct xlv_error *e)
+/* What the engine holds now becomes the next permanent state, if that is another. */
+static int take_permanent(struct xlv_session *s, struct xlv_error *e)
 {
     int r;
 
@@ -176,11 +182,19 @@ static int take_states(struct xlv_session *s, struct xlv_error *e)
     } else if (s->failed || s->owed) {
         /* the store may hold what we have disowned: see commit(); or a kept state, which
          * is over */
-        r = state_copy(&s->next_permanent, s->permanent.data, s->permanent.length);
-        if (r)
-            return r;
+        return state_copy(&s->next_permanent, s->permanent.data, s->permanent.length);
     }
-    return xlv_engine_volatile(&s->next_volatile_state.data, &s->next_volatile_state.length, e);
+    return 0;
+}
+
+/* What the engine holds now becomes the next pair. */
+static int take_states(struct xlv_session *s, struct xlv_error *e)
+{
+    int r = take_permanent(s, e);
+
+    s->next_again_length = 0;
+    return r ? r : xlv_engine_volatile(&s->next_volatile_state.data,
+                                       &s->next_volatile_state.length, e);
 }
 
 /* Appends the next pair and the exchange to the journal. */
@@ -203,20 +217,26 @@ static int append(struct xlv_session *s, const struct xlv_ring_id *ring,
         .permanent = s->next_permanent.data,
         .permanent_length = (uint32_t)s->next_permanent.length,
     };
+    int r = xlv_journal_append(s->c.journal, &record, e);
 
-    return xlv_journal_append(s->c.journal, &record, e);
+    if (!r)
+        s->complete = record.permanent_length > 0;
+    return r;
 }
 
-/* The next pair is durable now. */
+/* The next pair, or what is to be done again to come to it, is durable now. */
 static void adopt(struct xlv_session *s)
 {
-    if (s->next_permanent.data)
-        state_move(&s->permanent, &s->next_permanent);
     if (s->next_volatile_state.data) {
         state_move(&s->volatile_state, &s->next_volatile_state);
-        s->again_length = 0;
+        state_clear(&s->base);
         s->drawn = false;
+    } else if (s->next_permanent.data && !s->base.data) {
+        state_move(&s->base, &s->permanent);
     }
+    if (s->next_permanent.data)
+        state_move(&s->permanent, &s->next_permanent);
+    s->again_length = s->next_again_length;
 }
 
 /*
@@ -393,15 +413,21 @@ enum judgement { PAIR, REDO, BROKEN };
  *
  * A kept state in the store is a pair of its own: only a record that is later
  * (the boot that went on from it has begun) counts beside it.
+ *
+ * A record of what is to be done again and changes the permanent state has that of
+ * before it, and its generation is the one after it. There is one number only that
+ * its commit can have, as no such record is made while commits fail.
  */
 static enum judgement judge(const struct xlv_session *s, const struct xlv_journal_record *record)
 {
-    if (record->permanent_length) {
+    if (record->permanent_length && !record->repeat_changes) {
         if (!s->owed && record->permanent_length == s->permanent.length &&
             !memcmp(record->permanent, s->permanent.data, s->permanent.length))
             return PAIR;
         return record->generation > s->generation ? REDO : BROKEN;
     }
+    if (record->repeat_changes && record->generation > s->generation)
+        return REDO;
     return !s->owed && record->generation == s->generation ? PAIR : BROKEN;
 }
 
@@ -484,6 +510,27 @@ static int take_kept(struct xlv_session *s, bool wanted, struct xlv_error *e)
     return 0;
 }
 
+/*
+ * The permanent state after what was done again is the store's but for the clock, or what the store
+ * still lacks: recorded as a pair, with the record's exchange, which may not have been published,
+ * and committed. Killed before the record: as before; after it, it is a record like any other.
+ */
+static int settle_repeated(struct xlv_session *s, const struct xlv_journal_record *record,
+                           struct xlv_error *e)
+{
+    int r = take_states(s, e);
+
+    if (!r)
+        r = append(s, &record->ring, (enum xlv_journal_outcome)record->outcome, record->sequence,
+                   record->request, record->request_length, record->response,
+                   record->response_length, e);
+    if (!r && s->next_permanent.data)
+        r = commit(s, &s->next_permanent, e);
+    if (!r)
+        adopt(s);
+    return r;
+}
+
 /* 0: the engine is on, and goes on where the record was taken.
  * XLV_E_EMPTY: a new boot has to begin, with s->permanent. */
 static int resume(struct xlv_session *s, struct xlv_error *e)
@@ -523,6 +570,8 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
         power_cut(why.text);
         return XLV_E_EMPTY;
     case REDO:
+        if (record.repeat_changes)
+            break; /* there is nothing to commit before it was done again */
         r = state_copy(&s->permanent, record.permanent, record.permanent_length);
         if (!r)
             r = commit(s, &s->permanent, e);
@@ -545,7 +594,7 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
                                     record.response_length);
     if (same_boot)
         keep_leftover(s, &record);
-    /* from here on the record's pointers are not used: settle() appends */
+    /* from here on the record's pointers are not used where settle() appends */
 
     if (!same_boot) {
         xlv_log(XLV_LOG_INFO, "a new boot begins: the journal is of domain %u", ring.domid);
@@ -563,9 +612,11 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     if (r < 0)
         return xlv_fail(e, r, "%s", why.text[0] ? why.text : "the TPM cannot be restored");
     r = stir(s, e);
+    if (!r && record.repeat_changes)
+        r = settle_repeated(s, &record, e);
     if (r)
         return r;
-    /* No record of this: until the next one a successor restores the same pair
+    /* Else no record of this: until the next one a successor restores the same pair
      * and stirs for itself, and nothing was drawn from the generator. */
     s->resumed = true;
     xlv_log(XLV_LOG_NOTICE, "resumed from the journal after command %llu%s",
@@ -670,6 +721,7 @@ void xlv_session_free(struct xlv_session *s)
     if (!s)
         return;
     xlv_engine_off();
+    state_clear(&s->base);
     state_clear(&s->permanent);
     state_clear(&s->volatile_state);
     state_clear(&s->next_permanent);
@@ -899,23 +951,25 @@ static int execute(struct xlv_session *s, struct xlv_error *e)
     return 0;
 }
 
-/* Is the state after this command the last durable pair, and what is to be done again? Then that
- * is all that has to be recorded. Adds the command to what is to be done again where it must. */
+/* Is the state after this command the last pair that was recorded whole, and what is to be done
+ * again? Then that is all that has to be recorded. Adds the command to what is to be done again
+ * where it must. */
 static bool known_already(struct xlv_session *s)
 {
     enum xlv_command_effect effect;
     struct xlv_bytes w;
 
+    s->next_again_length = s->again_length;
     if (s->failed || s->owed)
         return false;
     if (s->refused)
         return true;
-    if (xlv_engine_changed() || s->audits)
+    if ((xlv_engine_changed() && !s->complete) || s->audits)
         return false;
     effect = xlv_command_effect(s->c.version, s->request, s->request_length);
     s->drawn |= effect == XLV_EFFECT_DRAWS;
     if (effect == XLV_EFFECT_NOTHING || effect == XLV_EFFECT_DRAWS)
-        return true;
+        return !xlv_engine_changed();
     if (effect == XLV_EFFECT_ANYTHING || (effect == XLV_EFFECT_AGAIN_DRAWS && s->drawn) ||
         xlv_response_code(s->response, s->response_length))
         return false;
@@ -926,7 +980,7 @@ static bool known_already(struct xlv_session *s)
     xlv_put_u64(&w, in_short(s->response, s->response_length));
     if (!xlv_bytes_ok(&w))
         return false; /* enough to be done again: a whole record */
-    s->again_length += w.at;
+    s->next_again_length += w.at;
     return true;
 }
 
@@ -934,7 +988,6 @@ static int append_exchange(struct xlv_session *s, struct xlv_error *e)
 {
     struct xlv_journal_record record = {
         .sequence = s->sequence + 1,
-        .generation = s->generation,
         .ring = s->c.ring,
         .outcome = s->outcome,
         .request = s->request,
@@ -942,12 +995,13 @@ static int append_exchange(struct xlv_session *s, struct xlv_error *e)
         .response = s->response,
         .response_length = (uint32_t)s->response_length,
         .repeat = s->again,
-        .repeat_length = (uint32_t)s->again_length,
+        .repeat_length = (uint32_t)s->next_again_length,
     };
+    int r = take_permanent(s, e);
 
-    state_clear(&s->next_permanent);
-    state_clear(&s->next_volatile_state);
-    return xlv_journal_append_exchange(s->c.journal, &record, e);
+    record.generation = s->generation + (s->next_permanent.data ? 1 : 0);
+    record.repeat_changes = s->next_permanent.data || s->base.data;
+    return r ? r : xlv_journal_append_exchange(s->c.journal, &record, e);
 }
 
 static int record(struct xlv_session *s, struct xlv_error *e)

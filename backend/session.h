@@ -34,12 +34,17 @@
  *                       is N+1. Request N+1 equal to response N, byte by byte, is
  *                       the one thing that cannot be told apart from MARK; no
  *                       sane frontend sends it, and it gets its bytes back.
- * Most commands leave the volatile state as it was, or extend a PCR, or use an HMAC
- * session: their record is the exchange alone, and, for the latter two, the requests since
- * the last whole record, which are done again wherever that is restored (command.h,
- * xlv_command_effect()), before the generator is stirred. Only as long as the generator is
- * that of the whole record, or was turned by what is done again, can what draws from it be
- * done again. To the table above a record is a record.
+ * Most commands leave the volatile state as it was, or extend a PCR, write to an NV index, or
+ * use an HMAC session: their record is the exchange alone, and, for the latter three, the
+ * requests since the last whole record, which are done again wherever that is restored
+ * (command.h, xlv_command_effect()), before the generator is stirred. Only as long as the
+ * generator is that of the whole record, or was turned by what is done again, can what draws
+ * from it be done again. To the table above a record is a record.
+ *
+ * A write is committed like any other change, so the store holds it, or lacks the last one, where
+ * the whole record has the permanent state of before them all: that pair is what they are done
+ * again on, and the store's state is not looked at. What comes of it is the store's state but for
+ * the clock. It is recorded whole and committed at once, with the exchange of the last record.
  *
  * An answer that only says "no" (bad length, locality, ...) is recorded as well:
  * else its half-written response would be taken for a request.

@@ -784,7 +784,7 @@ int xlv_store_rekey(struct xlv_store *store, const uint8_t key[XLV_KEY_SIZE],
     if (!rc && !newest) {
         *generation = 0;
     } else if (!rc) {
-        for (int i = 0; i < 2 && !rc; i++)
+        for (unsigned i = 0; i < XLV_STORE_REKEY_COMMITS && !rc; i++)
             rc = xlv_store_commit(store, newest->data, newest->info.length, generation, e);
     }
     slot_deinit(&slots[0]);

@@ -107,13 +107,14 @@ int xlv_store_choose(struct xlv_store *store, unsigned slot, uint64_t *generatio
                      struct xlv_error *e);
 
 /*
- * Seals the state under another instance key, as two commits, so that nothing
+ * Seals the state under another instance key, as so many commits, so that nothing
  * is left under the old one. After an interruption exactly one of the keys
  * loads the store: try the new one first. Only after a load that gave 0, or
  * XLV_E_EMPTY: what there may be of a first commit that was cut short is blank
  * again then, and *generation 0. On failure free the store and load anew, with
  * either key.
  */
+#define XLV_STORE_REKEY_COMMITS 2u
 int xlv_store_rekey(struct xlv_store *store, const uint8_t key[XLV_KEY_SIZE],
                     uint64_t *generation, struct xlv_error *e);
 

@@ -5,7 +5,10 @@
 #include "bench/commands.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -428,4 +431,26 @@ const struct bench_command *bench_command(const char *name)
     while (strcmp(c->name, name))
         c++;
     return c;
+}
+
+bool bench_arguments(int argc, char **argv, unsigned *rounds, const char **only)
+{
+    bool good = true;
+    int opt;
+
+    while ((opt = getopt(argc, argv, "n:c:")) != -1)
+        switch (opt) {
+        case 'n':
+            *rounds = (unsigned)strtoul(optarg, NULL, 10);
+            break;
+        case 'c':
+            *only = optarg;
+            break;
+        default:
+            good = false;
+        }
+    if (good && optind + 1 == argc && *rounds)
+        return true;
+    fprintf(stderr, "usage: %s [-n ROUNDS] [-c COMMAND] DIRECTORY\n", argv[0]);
+    return false;
 }

@@ -34,6 +34,10 @@ struct bench_command {
 extern const struct bench_command bench_commands[];
 extern const size_t bench_command_count;
 
+/* Of a program that measures them: [-n ROUNDS] [-c COMMAND] DIRECTORY, the last in argv[optind].
+ * false, and the usage was said: something else. */
+bool bench_arguments(int argc, char **argv, unsigned *rounds, const char **only);
+
 /* The one of that name, which must be there. */
 const struct bench_command *bench_command(const char *name);
 

@@ -3,14 +3,16 @@
  * density - many TPMs at once on one machine, ours and swtpm's: how long each takes to start, what
  * each keeps of memory when idle, and how long commands take when all of them have some.
  *
- *     density [-n COUNT] [-r ROUNDS] [-w] [-1] DIRECTORY
+ *     density [-n COUNT] [-r ROUNDS] [-w] [-o] [-1] DIRECTORY
  *
  * TPM 2.0; with -1 TPM 1.2, only started. Starting is measured one by one: ours from the nodes in
  * xenstore to InitWait, and from the frontend's nodes to the answer of the first command; swtpm from
  * fork() to the answer of TPM2_Startup, without the setup tool that would make keys and
- * certificates. Ours is measured twice: with a TPM that has to be made first, and on the next boot. The load goes round all TPMs, each time one command in 16 that
- * has to be durable, the others reading and extending. -w: no swtpm beside it. At the end some of
- * our processes are killed, and a command is sent to each: how long until it is answered.
+ * certificates. Ours is measured twice: with a TPM that has to be made first, and on the next boot
+ * (-o: only the former, which is for large numbers). The load goes round all TPMs, each time one
+ * command in 16 that has to be durable, the others reading and extending. -w: no swtpm beside it. At
+ * the end some of our processes are killed, and a command is sent to each: how long until it is
+ * answered.
  *
  * Prints one JSON object: times in milliseconds (starts) and microseconds (commands), memory in KiB.
  */
@@ -190,8 +192,8 @@ static int prepare_all(struct bench_peer *peers, unsigned n)
     return 0;
 }
 
-static int run(const char *directory, unsigned n, unsigned rounds, bool alone, bool tpm12,
-               struct json_object *out)
+static int run(const char *directory, unsigned n, unsigned rounds, bool alone, bool once,
+               bool tpm12, struct json_object *out)
 {
     struct bench_peer *ours = calloc(n, sizeof(*ours)), *swtpms = calloc(n, sizeof(*swtpms));
     struct bench_samples durable[2] = { 0 }, other[2] = { 0 };
@@ -207,9 +209,9 @@ static int run(const char *directory, unsigned n, unsigned rounds, bool alone, b
     if (rc)
         return fail("the daemon", 0, rc);
     rc = start_ours(&h, ours, n, tpm12, out, "new: to InitWait", "new: connect to first answer");
-    for (unsigned i = 0; !rc && i < n; i++)
+    for (unsigned i = 0; !rc && !once && i < n; i++)
         ours[i].close(&ours[i]);
-    if (!rc)
+    if (!rc && !once)
         rc = start_ours(&h, ours, n, tpm12, out, "to InitWait", "connect to first answer");
     if (!rc && !alone) {
         rc = start_swtpms(swtpms, directory, n, tpm12, out);
@@ -268,11 +270,11 @@ int main(int argc, char **argv)
     struct json_object *out = json_object_new_object();
     struct rlimit files = { 65536, 65536 };
     unsigned n = 100, rounds = 16;
-    bool alone = false, tpm12 = false;
+    bool alone = false, once = false, tpm12 = false;
     char directory[100];
     int opt, rc;
 
-    while ((opt = getopt(argc, argv, "n:r:w1")) != -1)
+    while ((opt = getopt(argc, argv, "n:r:wo1")) != -1)
         switch (opt) {
         case 'n':
             n = (unsigned)strtoul(optarg, NULL, 10);
@@ -283,6 +285,9 @@ int main(int argc, char **argv)
         case 'w':
             alone = true;
             break;
+        case 'o':
+            once = true;
+            break;
         case '1':
             tpm12 = true;
             break;
@@ -290,16 +295,23 @@ int main(int argc, char **argv)
             return 2;
         }
     if (optind + 1 != argc || !n || n > MAX_BACKENDS) {
-        fprintf(stderr, "usage: density [-n COUNT] [-r ROUNDS] [-w] [-1] DIRECTORY\n");
+        fprintf(stderr, "usage: density [-n COUNT] [-r ROUNDS] [-w] [-o] [-1] DIRECTORY\n");
         return 2;
     }
-    (void)setrlimit(RLIMIT_NOFILE, &files);
+    /* each guest that is played here takes 8 */
+    if (setrlimit(RLIMIT_NOFILE, &files) && !getrlimit(RLIMIT_NOFILE, &files)) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+        if (files.rlim_max / 8 < n)
+            fprintf(stderr, "density: %ju descriptors may not do for %u guests\n",
+                    (uintmax_t)files.rlim_max, n);
+    }
     snprintf(directory, sizeof(directory), "%.80s/bench.XXXXXX", argv[optind]);
     if (!mkdtemp(directory)) {
         perror(directory);
         return 1;
     }
-    rc = run(directory, n, rounds, alone, tpm12, out);
+    rc = run(directory, n, rounds, alone, once, tpm12, out);
     if (!rc)
         printf("%s\n", json_object_to_json_string_ext(out, JSON_C_TO_STRING_PRETTY));
     json_object_put(out);

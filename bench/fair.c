@@ -3,9 +3,10 @@
  * fair - what a guest that keeps its TPM busy costs its neighbours: one guest extends a PCR now and
  * then, and 0, 1, 2 or 8 others make RSA keys without a pause, on the same processors.
  *
- *     fair [-s SECONDS] DIRECTORY
+ *     fair [-s SECONDS] [-b BUSY] DIRECTORY
  *
- * Ours and swtpm take turns, each with neighbours of its own kind; a turn is SECONDS long. Prints a
+ * Ours and swtpm take turns, each with neighbours of its own kind; a turn is SECONDS long; -b: that
+ * many busy neighbours alone. Prints a
  * JSON array: for each number of busy neighbours, for each of the two, p50, p99 and the longest of
  * the PCR_Extend in microseconds, and how many keys the neighbours made in a second.
  */
@@ -106,7 +107,8 @@ static int measure(struct bench_peer peers[COMPETITORS][BUSY + 1], unsigned busy
         json_object_object_add(figures, "longest", json_object_new_double(longest));
         json_object_object_add(figures, "keys a second", json_object_new_double(rate));
         json_object_object_add(o, names[who], figures);
-        fprintf(stderr, "%u busy, %-6s PCR_Extend p50 %8.1f  p99 %8.1f  longest %8.1f us; %.1f keys/s\n",
+        fprintf(stderr, "%u busy, %-6s PCR_Extend p50 %8.1f  p99 %8.1f  longest %8.1f us; "
+                "%.1f keys/s\n",
                 busy, names[who], bench_at(&samples[who], 0.5) / 1000,
                 bench_at(&samples[who], 0.99) / 1000, longest, rate);
     }
@@ -133,7 +135,7 @@ static int prepare(struct bench_peer peers[COMPETITORS][BUSY + 1], struct harnes
     return r;
 }
 
-static int run(const char *directory, int64_t duration, struct json_object *out)
+static int run(const char *directory, int64_t duration, int only, struct json_object *out)
 {
     static struct bench_peer peers[COMPETITORS][BUSY + 1];
     struct harness h;
@@ -149,7 +151,8 @@ static int run(const char *directory, int64_t duration, struct json_object *out)
     if (!rc)
         rc = prepare(peers, &h, directory);
     for (size_t i = 0; !rc && i < sizeof(crowds) / sizeof(crowds[0]); i++)
-        rc = measure(peers, crowds[i], duration, out);
+        if (only < 0 || crowds[i] == (unsigned)only)
+            rc = measure(peers, crowds[i], duration, out);
     for (unsigned i = 0; i < COMPETITORS * (BUSY + 1); i++) {
         struct bench_peer *p = &peers[i / (BUSY + 1)][i % (BUSY + 1)];
 
@@ -165,15 +168,18 @@ int main(int argc, char **argv)
     struct json_object *out = json_object_new_array();
     double seconds = 4;
     char directory[100];
-    int opt, rc;
+    int opt, rc, only = -1;
 
-    while ((opt = getopt(argc, argv, "s:")) != -1) {
-        if (opt != 's')
+    while ((opt = getopt(argc, argv, "s:b:")) != -1) {
+        if (opt == 's')
+            seconds = strtod(optarg, NULL);
+        else if (opt == 'b')
+            only = atoi(optarg);
+        else
             return 2;
-        seconds = strtod(optarg, NULL);
     }
     if (optind + 1 != argc || !(seconds > 0 && seconds < 60)) {
-        fprintf(stderr, "usage: fair [-s SECONDS] DIRECTORY\n");
+        fprintf(stderr, "usage: fair [-s SECONDS] [-b BUSY] DIRECTORY\n");
         return 2;
     }
     snprintf(directory, sizeof(directory), "%.80s/bench.XXXXXX", argv[optind]);
@@ -181,7 +187,7 @@ int main(int argc, char **argv)
         perror(directory);
         return 1;
     }
-    rc = run(directory, (int64_t)(seconds * 1e9), out);
+    rc = run(directory, (int64_t)(seconds * 1e9), only, out);
     if (!rc)
         printf("%s\n", json_object_to_json_string_ext(out, JSON_C_TO_STRING_PRETTY));
     json_object_put(out);

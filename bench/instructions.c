@@ -20,66 +20,30 @@
 
 #include <valgrind/callgrind.h>
 
-#include "backend/manufacture.h"
-#include "backend/ring.h"
-#include "backend/session.h"
 #include "bench/commands.h"
+#include "bench/inside.h"
 
 #define WARM_UP 16
 #define ROUNDS 64 /* bench/instructions.sh divides by it */
 
-struct xlv_port {
-    uint8_t page[XLV_PAGE_SIZE];
-};
+static uint8_t page[XLV_PAGE_SIZE];
+static struct bench_inside inside;
 
-static struct xlv_port port;
-static struct xlv_session *session;
-
-void *xlv_port_page(struct xlv_port *p)
+static void notify(void)
 {
-    return p->page;
-}
-
-void xlv_port_notify(struct xlv_port *p)
-{
-    (void)p;
 }
 
 static int transact(struct bench_peer *p, const uint8_t *cmd, size_t length, uint8_t *rsp,
                     size_t *rsp_length)
 {
-    uint32_t n = (uint32_t)length;
     int r;
 
     (void)p;
-    memcpy(port.page + 8, cmd, length);
-    memcpy(port.page, &n, sizeof(n));
-    memset(port.page + 5, 0, 3);
-    port.page[4] = XLV_RING_SUBMIT;
+    bench_inside_submit(page, cmd, length);
     CALLGRIND_TOGGLE_COLLECT;
-    r = xlv_session_work(session, NULL);
+    r = xlv_session_work(inside.session, NULL);
     CALLGRIND_TOGGLE_COLLECT;
-    if (r || port.page[4] != XLV_RING_FINISH)
-        return r < 0 ? r : -EPROTO;
-    memcpy(&n, port.page, sizeof(n));
-    if (n > XLV_PAGE_SIZE - 8)
-        return -EPROTO;
-    memcpy(rsp, port.page + 8, n);
-    *rsp_length = n;
-    return 0;
-}
-
-static int temporary(void)
-{
-    char name[] = "/tmp/xl-vtpm-instructions-XXXXXX";
-    int fd = mkostemp(name, O_CLOEXEC);
-
-    if (fd < 0) {
-        perror(name);
-        exit(1);
-    }
-    unlink(name);
-    return fd;
+    return r ? r : bench_inside_response(page, rsp, BENCH_BUFFER, rsp_length);
 }
 
 static int measure(const struct bench_command *c, struct bench_peer *p,
@@ -104,50 +68,13 @@ static int measure(const struct bench_command *c, struct bench_peer *p,
 
 static int all_of(enum xlv_tpm_version version)
 {
-    static const struct xlv_uuid uuid = { .b = { 1 } };
-    static const uint8_t key[XLV_KEY_SIZE] = { 1 };
-    const struct xlv_manufacture how = { .version = version, .banks = XLV_BANK_SHA256 };
-    struct xlv_session_config config = {
-        .version = version,
-        .boot = XLV_BOOT_FRESH,
-        .ring = { .domid = 1, .ring_ref = 2, .event_channel = 3 },
-        .port = &port,
-    };
     struct bench_peer p = { .name = "session", .tpm12 = version == XLV_TPM_1_2,
                             .transact = transact };
     struct bench_objects objects = { 0, 0 };
-    int slots[2] = { temporary(), temporary() }, journal = temporary(), r;
-    struct xlv_error e = XLV_ERROR_INIT;
-    uint64_t generation;
-    uint8_t *state;
-    size_t length;
+    int r = bench_inside_open(&inside, version, "/tmp", "/tmp", page, notify);
 
-    memset(&port, 0, sizeof(port));
-    r = xlv_store_prepare(slots[0], &e);
-    if (!r)
-        r = xlv_store_prepare(slots[1], &e);
-    if (!r)
-        r = xlv_manufacture(&how, &state, &length, &e);
-    if (!r)
-        r = xlv_store_new(&config.store, slots, &uuid, key, &e);
-    if (!r) { /* which has to be asked before it is committed to, and is empty */
-        uint8_t *none;
-        size_t none_length;
-
-        r = xlv_store_load(config.store, &none, &none_length, &generation, &e);
-        r = r == XLV_E_EMPTY ? 0 : r ? r : -EEXIST;
-    }
-    if (!r)
-        r = xlv_store_commit(config.store, state, length, &generation, &e);
-    if (!r)
-        r = xlv_journal_new(&config.journal, journal, &uuid, key, &e);
-    if (!r)
-        r = xlv_session_new(&session, &config, &e);
-    if (r) {
-        fprintf(stderr, "instructions: the session cannot be begun: %s (%d)\n", e.text, r);
+    if (r)
         return 1;
-    }
-    free(state);
     if (bench_prepare(&p, &objects)) {
         fprintf(stderr, "instructions: the TPM cannot be made ready\n");
         return 1;
@@ -157,12 +84,7 @@ static int all_of(enum xlv_tpm_version version)
         if (bench_commands[i].tpm12 == p.tpm12 && bench_commands[i].kind != BENCH_COMPUTES)
             r = measure(&bench_commands[i], &p, &objects);
     CALLGRIND_STOP_INSTRUMENTATION;
-    xlv_session_free(session);
-    xlv_journal_free(config.journal);
-    xlv_store_free(config.store);
-    close(slots[0]);
-    close(slots[1]);
-    close(journal);
+    bench_inside_close(&inside);
     return r;
 }
 

@@ -218,23 +218,10 @@ int main(int argc, char **argv)
     char directory[100];
     const char *only = NULL;
     unsigned rounds = 400;
-    int opt, rc;
+    int rc;
 
-    while ((opt = getopt(argc, argv, "n:c:")) != -1)
-        switch (opt) {
-        case 'n':
-            rounds = (unsigned)strtoul(optarg, NULL, 10);
-            break;
-        case 'c':
-            only = optarg;
-            break;
-        default:
-            return 2;
-        }
-    if (optind + 1 != argc || !rounds) {
-        fprintf(stderr, "usage: latency [-n ROUNDS] [-c COMMAND] DIRECTORY\n");
+    if (!bench_arguments(argc, argv, &rounds, &only))
         return 2;
-    }
     snprintf(directory, sizeof(directory), "%.80s/bench.XXXXXX", argv[optind]);
     if (!mkdtemp(directory)) {
         perror(directory);

@@ -306,6 +306,18 @@ int bench_libtpms(struct bench_peer *p, bool tpm12)
 
 /* ------------------------------------------------------------------ the bare disk */
 
+size_t bench_slot_bytes(int fd)
+{
+    uint8_t length[4];
+    size_t sealed, sectors;
+
+    if (fd < 0 || pread(fd, length, 4, 48) != 4)
+        return 0;
+    sealed = (size_t)length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16;
+    sectors = (XLV_SEAL_HEAD + sealed + XLV_SECTOR_DATA - 1) / XLV_SECTOR_DATA;
+    return sectors * XLV_SECTOR < 4096 ? 4096 : sectors * XLV_SECTOR;
+}
+
 size_t bench_commit_bytes(const char *state)
 {
     char pattern[200];
@@ -317,15 +329,10 @@ size_t bench_commit_bytes(const char *state)
         return 0;
     for (size_t i = 0; i < found.gl_pathc; i++) {
         int fd = open(found.gl_pathv[i], O_RDONLY | O_CLOEXEC);
-        uint8_t length[4];
+        size_t bytes = bench_slot_bytes(fd);
 
-        if (fd >= 0 && pread(fd, length, 4, 48) == 4) {
-            size_t sealed = (size_t)length[0] | (size_t)length[1] << 8 | (size_t)length[2] << 16;
-            size_t sectors = (XLV_SEAL_HEAD + sealed + XLV_SECTOR_DATA - 1) / XLV_SECTOR_DATA;
-
-            if (sectors * XLV_SECTOR > longest)
-                longest = sectors * XLV_SECTOR;
-        }
+        if (bytes > longest)
+            longest = bytes;
         if (fd >= 0)
             close(fd);
     }

@@ -67,6 +67,7 @@ int64_t bench_send(struct bench_peer *p, const uint8_t *cmd, size_t length, uint
  * places of that size (a descriptor, or -errno); a write of as many bytes into one of them, in
  * turns, and fdatasync. */
 #define BENCH_BARE_HALF (1u << 20)
+size_t bench_slot_bytes(int fd); /* of one slot; 0: it cannot be read */
 size_t bench_commit_bytes(const char *state);
 int bench_bare_file(const char *path);
 int bench_bare_write(int fd, size_t length, unsigned i);

@@ -5,12 +5,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/error.h"
 
 #define MESSAGE_FDS_MAX 16
+#define LOCK_POLL 20 /* ms between two looks at a lock that another has */
 
 void xlv_close(int *fd)
 {
@@ -28,6 +31,22 @@ void xlv_free(void *p)
 
     free(*pp);
     *pp = NULL;
+}
+
+int xlv_lock_within(int fd, int64_t *patience)
+{
+    static const struct timespec poll = { .tv_nsec = LOCK_POLL * 1000000L };
+
+    for (;;) {
+        if (!flock(fd, LOCK_EX | LOCK_NB))
+            return 0;
+        if (errno == EINTR)
+            continue;
+        if (errno != EWOULDBLOCK || *patience <= 0)
+            return -errno;
+        (void)nanosleep(&poll, NULL);
+        *patience -= LOCK_POLL;
+    }
 }
 
 int xlv_write_all(int fd, const void *data, size_t length)

@@ -7,6 +7,7 @@
 #define XLV_FD_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Closes *fd unless it is -1, sets it to -1, keeps errno. */
@@ -18,6 +19,12 @@ void xlv_close(int *fd);
 /* Frees what p points to: for char *s XLV_FREE = NULL; */
 void xlv_free(void *p);
 #define XLV_FREE __attribute__((cleanup(xlv_free)))
+
+/*
+ * An exclusive flock(2) of fd, for which this waits *patience milliseconds at most, and takes what
+ * it waited off that. 0; -EWOULDBLOCK: another has it still; -errno.
+ */
+int xlv_lock_within(int fd, int64_t *patience);
 
 /*
  * Whole transfers: retried on EINTR and short counts. 0 or -errno; a read that

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The other host of a handover (libxl-vtpm/move.h). Input: u8 (bit 0: we give, else we take; bit 1:
- * it was given away before; bit 2: storage is shared), u8 that the registry below answers with, then the bytes that the other
- * side sends. Registry, keys and store are what is below: the protocol is what is tried, and that an
- * instance is never held by both sides.
+ * it was given away before; bit 2: storage is shared), u8 that the registry below answers with, then
+ * the bytes that the other side sends. Registry, keys and store are what is below: the protocol is
+ * what is tried, and that an instance is never held by both sides.
  */
 #include "config.h"
 
@@ -144,13 +144,12 @@ int xlv_registry_move(struct xlv_registry *registry, uint64_t number, const char
     return 0;
 }
 
-int xlv_registry_each(struct xlv_registry *registry,
-                      int (*visit)(const struct xlv_instance *i, void *opaque), void *opaque,
-                      struct xlv_error *e)
+int xlv_registry_any_state(struct xlv_registry *registry, bool *any, struct xlv_error *e)
 {
     (void)registry;
     (void)e;
-    return visit(&instance, opaque);
+    *any = false;
+    return outcome();
 }
 
 int xlv_registry_resolve(struct xlv_registry *registry, const struct xlv_lookup *lookup,
@@ -206,15 +205,22 @@ void xlv_keys_free(struct xlv_keys *keys)
     (void)keys;
 }
 
-int xlv_keys_of_store(struct xlv_keys *keys, const struct xlv_uuid *uuid, const int slots[2],
-                      uint8_t key[XLV_KEY_SIZE], unsigned *which, struct xlv_error *e)
+int xlv_keys_lock_store(uint64_t number, const int slots[2], struct xlv_error *e)
+{
+    (void)number;
+    (void)slots;
+    (void)e;
+    return 0;
+}
+
+int xlv_keys_open_store(struct xlv_keys *keys, const struct xlv_uuid *uuid, const int slots[2],
+                        struct xlv_store **store, struct xlv_error *e)
 {
     (void)keys;
     (void)uuid;
     (void)slots;
-    (void)which;
     (void)e;
-    memset(key, 1, XLV_KEY_SIZE);
+    *store = NULL;
     return outcome();
 }
 
@@ -232,17 +238,6 @@ int xlv_store_open(int dirfd, int slots[2], struct xlv_error *e)
     slots[0] = memfd_create("slot", MFD_CLOEXEC);
     slots[1] = -1;
     return slots[0] < 0 ? -errno : 0;
-}
-
-int xlv_store_new(struct xlv_store **out, const int slots[2], const struct xlv_uuid *uuid,
-                  const uint8_t key[XLV_KEY_SIZE], struct xlv_error *e)
-{
-    (void)slots;
-    (void)uuid;
-    (void)key;
-    (void)e;
-    *out = NULL;
-    return 0;
 }
 
 void xlv_store_free(struct xlv_store *store)

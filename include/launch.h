@@ -30,6 +30,9 @@
  *                                              the new TPM's keys
  *                            <- CERTIFICATES   and their certificates; nothing is committed
  *                                              before they are in the TPM
+ *     CERTIFICATES ->                          identify only, once: those that the TPM holds; then
+ *     ENDORSEMENT ->                           its keys
+ *                            <- CERTIFICATES   what it is to hold instead (0: what it has)
  *     READY  ->                                serving (manufacture: committed)
  *     FAILED ->                                why it cannot go on; it exits then
  *                            <- QUERY          any time after READY
@@ -101,6 +104,8 @@ enum xlv_launch_mode {
     XLV_LAUNCH_PCRS = 6,        /* what are the PCRs (pcrs.h)? Slots and journal (which may be
                                    missing) are copies of an instance's in memory; what was found
                                    is committed in the place of the state. From xl-vtpm */
+    XLV_LAUNCH_IDENTIFY = 7,    /* which TPM is this (manufacture.h)? Slots as with TRY; the state is
+                                   committed again if it got certificates. From xl-vtpm */
 };
 
 /* Whose boot is it, where the journal does not know the domain yet? */

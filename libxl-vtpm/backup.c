@@ -224,8 +224,8 @@ static void tell(const struct xlv_backup *b, unsigned done, unsigned of)
  * backup
  */
 
-/* One instance into instances/N, where it would be at home; XLV_E_NOT_FOUND: it is not there any more. *why: what is wrong
- * with its state, and the code of that in *outcome. */
+/* One instance into instances/N, where it would be at home; XLV_E_NOT_FOUND: it is not there any
+ * more. *why: what is wrong with its state, and the code of that in *outcome. */
 static int back_up_one(struct xlv_states *s, const struct xlv_instance *i, int dirfd,
                        const char *directory, int *outcome, struct xlv_error *why,
                        struct xlv_error *e)

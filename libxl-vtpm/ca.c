@@ -27,6 +27,8 @@
 #include <openssl/x509v3.h>
 
 #include "common/fd.h"
+#include "libxl-vtpm/certificate.h"
+#include "libxl-vtpm/pkcs11.h"
 
 #define SERIAL_BYTES 16
 #define FILE_SCHEME "file:"
@@ -39,7 +41,6 @@
 #define OID_PLATFORM_MANUFACTURER "2.23.133.5.1.1"
 #define OID_PLATFORM_MODEL "2.23.133.5.1.4"
 #define OID_PLATFORM_VERSION "2.23.133.5.1.5"
-#define OID_EK_CERTIFICATE "2.23.133.8.1"
 #define OID_PLATFORM_CERTIFICATE "2.23.133.8.2"
 
 struct xlv_ca {
@@ -54,10 +55,15 @@ struct xlv_ca {
 /* What OpenSSL says last, for a sentence of ours; clears its queue. */
 static int ssl_fail(struct xlv_error *e, const char *what)
 {
-    unsigned long code = ERR_peek_last_error();
+    const char *data = NULL;
+    int flags = 0;
+    /* the first is the cause, those after it say who failed by that */
+    unsigned long code = ERR_peek_error_all(NULL, NULL, NULL, &data, &flags);
     const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    bool more = (flags & ERR_TXT_STRING) && data && data[0];
 
-    xlv_fail(e, -EIO, "%s: %s", what, reason ? reason : "OpenSSL does not say why");
+    xlv_fail(e, -EIO, "%s: %s%s%s", what, reason ? reason : "OpenSSL does not say why",
+             more ? ": " : "", more ? data : "");
     ERR_clear_error();
     return -EIO;
 }
@@ -66,17 +72,6 @@ static void hex(const uint8_t *bytes, size_t count, char *text)
 {
     for (size_t i = 0; i < count; i++)
         snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-}
-
-static bool fingerprint(const uint8_t *der, size_t length, char text[XLV_FINGERPRINT_TEXT])
-{
-    uint8_t digest[32];
-    unsigned size = sizeof(digest);
-
-    if (!EVP_Digest(der, length, digest, &size, EVP_sha256(), NULL))
-        return false;
-    hex(digest, sizeof(digest), text);
-    return true;
 }
 
 /* --- parts of a certificate -------------------------------------------------------- */
@@ -225,7 +220,10 @@ static const EVP_MD *digest_for(EVP_PKEY *key)
 {
     if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
         return NULL;
-    return EVP_PKEY_get_security_bits(key) >= 192 ? EVP_sha384() : EVP_sha256();
+    /* a token's provider may not tell how strong a key is, and its key may take no other digest */
+    return EVP_PKEY_get_security_bits(key) >= 192 ||
+                   (EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_bits(key) >= 384)
+               ? EVP_sha384() : EVP_sha256();
 }
 
 /* --- its key and certificate ---------------------------------------------------------- */
@@ -236,11 +234,31 @@ static const char *path_of(const char *uri)
     return strncmp(uri, FILE_SCHEME, strlen(FILE_SCHEME)) ? NULL : uri + strlen(FILE_SCHEME);
 }
 
+/* What a provider offers under the URI; NULL: the error is in OpenSSL's queue. */
+static EVP_PKEY *load_from_store(const char *uri)
+{
+    /* nobody is there to be asked for a passphrase */
+    OSSL_STORE_CTX *store = OSSL_STORE_open(uri, UI_null(), NULL, NULL, NULL);
+    EVP_PKEY *key = NULL;
+
+    if (store && OSSL_STORE_expect(store, OSSL_STORE_INFO_PKEY) == 1)
+        while (!key && !OSSL_STORE_eof(store)) {
+            OSSL_STORE_INFO *info = OSSL_STORE_load(store);
+
+            if (info)
+                key = OSSL_STORE_INFO_get1_PKEY(info);
+            else if (OSSL_STORE_error(store))
+                break;
+            OSSL_STORE_INFO_free(info);
+        }
+    OSSL_STORE_close(store);
+    return key;
+}
+
 static int load_key(const char *uri, EVP_PKEY **key, struct xlv_error *e)
 {
     const char *path = path_of(uri);
     char what[XLV_TEXT_MAX];
-    OSSL_STORE_CTX *store;
     struct stat st;
 
     *key = NULL;
@@ -254,22 +272,12 @@ static int load_key(const char *uri, EVP_PKEY **key, struct xlv_error *e)
                             "chmod 0600 %s, and think about whether it was read", path, path);
     }
     snprintf(what, sizeof(what), "the CA's key %.200s cannot be used", uri);
-    /* nobody is there to be asked for a passphrase */
-    store = OSSL_STORE_open(uri, UI_null(), NULL, NULL, NULL);
-    if (!store || OSSL_STORE_expect(store, OSSL_STORE_INFO_PKEY) != 1) {
-        OSSL_STORE_close(store);
-        return ssl_fail(e, what);
-    }
-    while (!*key && !OSSL_STORE_eof(store)) {
-        OSSL_STORE_INFO *info = OSSL_STORE_load(store);
-
-        if (info)
-            *key = OSSL_STORE_INFO_get1_PKEY(info);
-        else if (OSSL_STORE_error(store))
-            break;
-        OSSL_STORE_INFO_free(info);
-    }
-    OSSL_STORE_close(store);
+    *key = load_from_store(uri);
+    if (!*key && xlv_pkcs11_is(uri))
+        *key = xlv_pkcs11_key(uri);
+    if (!*key && xlv_pkcs11_is(uri) && ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_DSO)
+        snprintf(what, sizeof(what), "the CA's key %.200s needs a PKCS #11 provider, or engine "
+                 "(Debian: libengine-pkcs11-openssl), for OpenSSL", uri);
     if (!*key)
         return ssl_fail(e, what);
     ERR_clear_error();
@@ -317,7 +325,7 @@ static bool describe(struct xlv_ca *ca)
     BIO *bio = BIO_new(BIO_s_mem());
     char *text = NULL;
     long size;
-    bool good = length > 0 && bio && fingerprint(der, (size_t)length, ca->fingerprint) &&
+    bool good = length > 0 && bio && xlv_fingerprint(der, (size_t)length, ca->fingerprint) &&
                 X509_NAME_print_ex(bio, X509_get_subject_name(ca->certificate), 0,
                                    XN_FLAG_ONELINE & ~ASN1_STRFLGS_ESC_MSB) >= 0;
 
@@ -449,7 +457,7 @@ static X509 *sign_itself(EVP_PKEY *key, const char *host)
     unsigned char *public = NULL;
     char serial[XLV_SERIAL_TEXT], print[XLV_FINGERPRINT_TEXT], text[64];
     int length = i2d_PUBKEY(key, &public);
-    bool good = x && length > 0 && fingerprint(public, (size_t)length, print);
+    bool good = x && length > 0 && xlv_fingerprint(public, (size_t)length, print);
 
     if (good) {
         snprintf(text, sizeof(text), "xl-vtpm CA %.12s", print);
@@ -595,23 +603,18 @@ static int note_key(enum xlv_ek ek, EVP_PKEY *key, struct xlv_document *d, struc
 {
     unsigned char *der = NULL;
     int length = i2d_PUBKEY(key, &der);
-    bool good = length > 0 && (size_t)length <= sizeof(d->der) &&
-                fingerprint(der, (size_t)length, d->fingerprint);
+    int rc = length > 0 ? xlv_document_put(d, der, (size_t)length, e)
+                        : ssl_fail(e, ek == XLV_EK_RSA_2048 ? "the RSA endorsement key"
+                                                            : "an ECC endorsement key");
 
-    if (good) {
-        memcpy(d->der, der, (size_t)length);
-        d->length = (size_t)length;
-    }
     OPENSSL_free(der);
-    return good ? 0 : ssl_fail(e, ek == XLV_EK_RSA_2048 ? "the RSA endorsement key"
-                                                        : "an ECC endorsement key");
+    return rc;
 }
 
 static int sign(struct xlv_ca *ca, X509 *x, struct xlv_document *d, struct xlv_error *e)
 {
     unsigned char *der = NULL;
-    int length;
-    bool good;
+    int length, rc;
 
     if (X509_sign(x, ca->key, digest_for(ca->key)) <= 0)
         return ssl_fail(e, "the CA's key does not sign");
@@ -621,13 +624,10 @@ static int sign(struct xlv_ca *ca, X509 *x, struct xlv_document *d, struct xlv_e
         return xlv_fail(e, XLV_E_INVALID, "a certificate of %d bytes does not fit a TPM, which "
                         "takes %u: the CA's key or name is too long", length, XLV_CERTIFICATE_MAX);
     }
-    good = length > 0 && fingerprint(der, (size_t)length, d->fingerprint);
-    if (good) {
-        memcpy(d->der, der, (size_t)length);
-        d->length = (size_t)length;
-    }
+    rc = length > 0 ? xlv_document_put(d, der, (size_t)length, e)
+                    : ssl_fail(e, "a certificate cannot be written");
     OPENSSL_free(der);
-    return good ? 0 : ssl_fail(e, "a certificate cannot be written");
+    return rc;
 }
 
 struct subject {
@@ -687,7 +687,7 @@ static int endorse(struct xlv_ca *ca, enum xlv_tpm_version version,
     memset(out, 0, sizeof(*out));
     for (unsigned i = 0; !rc && i < XLV_EKS; i++) {
         const struct subject subject = {
-            .oids = ek_oids, .values = ek, .purpose = OID_EK_CERTIFICATE,
+            .oids = ek_oids, .values = ek, .purpose = XLV_OID_EK_CERTIFICATE,
             .usage = i == XLV_EK_RSA_2048 ? 2 : 4, /* keyEncipherment, keyAgreement */
             .revision = keys->revision,
         };

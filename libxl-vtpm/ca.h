@@ -19,7 +19,7 @@
  *
  * Key and certificate come from the settings. The key is what OSSL_STORE makes
  * of a URI: file:/PATH (PEM, without a passphrase), or with a provider that
- * openssl.cnf(5) loads, a token's (pkcs11:...).
+ * openssl.cnf(5) loads, a token's (handle:0x81000020); or what pkcs11.h does.
  */
 #ifndef XLV_CA_H
 #define XLV_CA_H

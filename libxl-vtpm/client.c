@@ -5,6 +5,7 @@
 #include "libxl-vtpm/client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -202,4 +203,18 @@ int xlv_client_call(struct xlv_client *client, struct json_object *request,
         rc = answer_here(client, request, &reply, e);
     }
     return rc ? rc : take_result(reply, result, e);
+}
+
+bool xlv_client_user(struct json_object *instance, char *text, size_t room)
+{
+    struct json_object *device = NULL, *domid = NULL, *devid = NULL;
+
+    text[0] = '\0';
+    if (!instance || !json_object_object_get_ex(instance, "device", &device) || !device)
+        return false;
+    json_object_object_get_ex(device, "domid", &domid);
+    json_object_object_get_ex(device, "devid", &devid);
+    snprintf(text, room, "domain %s (device %s)", json_object_get_string(domid),
+             json_object_get_string(devid));
+    return true;
 }

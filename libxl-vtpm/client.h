@@ -7,6 +7,7 @@
 #define XLV_CLIENT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "common/error.h"
 #include "libxl-vtpm/settings.h"
@@ -45,5 +46,11 @@ int xlv_client_ask(struct xlv_client *client, struct json_object *request, struc
 int xlv_client_fd(const struct xlv_client *client);
 int xlv_client_answer(struct xlv_client *client, struct json_object **result,
                       struct xlv_error *e);
+
+/*
+ * Of an instance as "show" tells it (include/control.h): "domain 5 (device 0)", for people. False,
+ * and an empty text: no domain is known to have it. instance: may be NULL.
+ */
+bool xlv_client_user(struct json_object *instance, char *text, size_t room);
 
 #endif

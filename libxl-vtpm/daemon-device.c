@@ -368,6 +368,13 @@ void xlv_dev_took_up_boot(struct device *d)
     }
 }
 
+/* Into a cgroup of its own: who found it in the daemon's does it now. */
+static void put_apart(struct device *d)
+{
+    xlv_scopes_put(d->daemon->config.scopes, xlv_child_pid(d->child), d->slot->number, d->domid,
+                   d->devid);
+}
+
 static void on_child_ready(struct xlv_child *child, void *opaque)
 {
     uint8_t log[XLV_EVENTLOG_MAX];
@@ -381,6 +388,7 @@ static void on_child_ready(struct xlv_child *child, void *opaque)
                   "domain %s is served by process %ld (ring %u, event channel %u)",
                   xlv_dev_domain(d), (long)xlv_child_pid(child), d->served.ring.ring_ref,
                   d->served.ring.event_channel);
+    put_apart(d);
     xlv_instances_event_log(d->daemon->instances, d->slot, log, &log_length);
     if (log_length)
         xlv_dev_write_event_log(d, log, log_length);
@@ -415,6 +423,8 @@ static void on_child_status(struct xlv_child *child, const struct xlv_msg_status
                   (long)xlv_child_pid(child),
                   d->served.stale ? "; it serves another instance, so it has to end"
                                   : ", it serves on");
+    if (!d->served.stale)
+        put_apart(d);
     xlv_dev_push(d, XLV_EVENT_ADOPTED);
     xlv_dev_run(d);
 }

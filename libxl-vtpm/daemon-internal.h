@@ -28,6 +28,7 @@
 #include "libxl-vtpm/instances.h"
 #include "libxl-vtpm/keys.h"
 #include "libxl-vtpm/registry.h"
+#include "libxl-vtpm/scopes.h"
 #include "libxl-vtpm/supervisor.h"
 #include "libxl-vtpm/xenstore.h"
 

@@ -639,13 +639,6 @@ static void adopt_all(struct xlv_daemon *m)
 
 /* --- start and end --- */
 
-static int any_instance(const struct xlv_instance *instance, void *opaque)
-{
-    (void)instance;
-    *(bool *)opaque = true;
-    return 1;
-}
-
 /* What a crash left half done is finished ahead of its next use. */
 static int finish_one(const struct xlv_instance *instance, void *opaque)
 {
@@ -743,11 +736,8 @@ int xlv_daemon_new(struct xlv_daemon **out, const struct xlv_daemon_config *conf
         rc = open_directory(m->run_dirfd, "eventlog", "run-dir/eventlog", false, &m->log_dirfd, e);
     if (!rc)
         rc = xlv_registry_open(&m->registry, settings->state_dir, true, e);
-    if (!rc) {
-        rc = xlv_registry_each(m->registry, any_instance, &any, e);
-        if (any)
-            rc = 0;
-    }
+    if (!rc)
+        rc = xlv_registry_any_state(m->registry, &any, e);
     if (!rc)
         rc = xlv_keys_new(&m->keys, settings->key_provider, settings->key_source, !any, e);
     if (!rc)

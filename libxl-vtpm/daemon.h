@@ -24,10 +24,12 @@
 #include "libxl-vtpm/settings.h"
 
 struct xlv_daemon;
+struct xlv_scopes;
 
 struct xlv_daemon_config {
     sd_event *event;                     /* borrowed */
     const struct xlv_settings *settings; /* borrowed */
+    struct xlv_scopes *scopes; /* borrowed; NULL: backends stay in our cgroup */
     /* Called once, when everything that was there at the start is served. */
     void (*ready)(void *opaque);
     void *opaque;

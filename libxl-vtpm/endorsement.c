@@ -57,9 +57,10 @@ static struct json_object *one(const struct xlv_endorsement *all, unsigned kind,
     if (good && key && key->length)
         good = add(json, "key_fingerprint", json_object_new_string(key->fingerprint)) &&
                (!pem || add(json, "public_key", to_pem("PUBLIC KEY", key)));
+    if (good && certificate->serial[0])
+        good = add(json, "serial", json_object_new_string(certificate->serial));
     if (good && certificate->length)
-        good = add(json, "serial", json_object_new_string(certificate->serial)) &&
-               add(json, "certificate_fingerprint",
+        good = add(json, "certificate_fingerprint",
                    json_object_new_string(certificate->fingerprint)) &&
                (!pem || add(json, "certificate", to_pem("CERTIFICATE", certificate)));
     if (good)

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -403,6 +404,30 @@ int xlv_keys_of_store(struct xlv_keys *keys, const struct xlv_uuid *uuid, const 
     }
     if (which)
         *which = chosen;
+    return rc;
+}
+
+int xlv_keys_lock_store(uint64_t number, const int slots[2], struct xlv_error *e)
+{
+    int64_t patience = XLV_STORE_PATIENCE;
+    int rc = xlv_lock_within(slots[0], &patience);
+
+    if (!rc)
+        return 0;
+    return xlv_fail(e, rc == -EWOULDBLOCK ? XLV_E_IN_USE : rc,
+                    "instance %" PRIu64 " is in use: shut its domain down first", number);
+}
+
+int xlv_keys_open_store(struct xlv_keys *keys, const struct xlv_uuid *uuid, const int slots[2],
+                        struct xlv_store **store, struct xlv_error *e)
+{
+    uint8_t key[XLV_KEY_SIZE];
+    int rc = xlv_keys_of_store(keys, uuid, slots, key, NULL, e);
+
+    *store = NULL;
+    if (!rc)
+        rc = xlv_store_new(store, slots, uuid, key, e);
+    OPENSSL_cleanse(key, sizeof(key));
     return rc;
 }
 

@@ -44,6 +44,8 @@
 #include "include/launch.h"
 #include "libxl-vtpm/settings.h"
 
+struct xlv_store;
+
 enum xlv_journal_key_home {
     XLV_JOURNAL_KEY_KEYRING,
     XLV_JOURNAL_KEY_FILE,   /* <run-dir>/journal.key on tmpfs */
@@ -90,6 +92,21 @@ int xlv_keys_candidate(const struct xlv_keys *keys, unsigned which, const struct
  */
 int xlv_keys_of_store(struct xlv_keys *keys, const struct xlv_uuid *uuid, const int slots[2],
                       uint8_t key[XLV_KEY_SIZE], unsigned *which, struct xlv_error *e);
+
+/*
+ * How long, in milliseconds, a command waits for a store that no domain is known to use: the daemon
+ * has it for a moment when it keeps the state of a domain that has gone.
+ */
+#define XLV_STORE_PATIENCE 3000
+
+/*
+ * Opening a store as all but the daemon do it. lock: slot 0's, until it is closed; XLV_E_IN_USE
+ * after XLV_STORE_PATIENCE.
+ * open: *store, under the key that it has; NULL on error.
+ */
+int xlv_keys_lock_store(uint64_t number, const int slots[2], struct xlv_error *e);
+int xlv_keys_open_store(struct xlv_keys *keys, const struct xlv_uuid *uuid, const int slots[2],
+                        struct xlv_store **store, struct xlv_error *e);
 
 /*
  * The steps of a change of key; one caller at a time, who makes sure of that.

@@ -56,6 +56,27 @@ int xlv_move_write(int fd, const uint8_t *data, size_t length, const char *whom,
     return 0;
 }
 
+/* A host that refuses may have hung up before it is spoken to: its reason is what failed then, not
+ * the write. */
+static int heard_of_it(struct xlv_move_peer *peer, int rc, struct xlv_error *e)
+{
+    struct xlv_error why = XLV_ERROR_INIT;
+    enum xlv_move_type type;
+    uint8_t *data;
+    size_t length;
+    int said;
+
+    do {
+        said = xlv_move_hear(peer, &type, &data, &length, &why);
+        xlv_move_wipe(data, length);
+    } while (!said);
+    if (said != XLV_E_REFUSED)
+        return rc;
+    if (e)
+        *e = why;
+    return said;
+}
+
 int xlv_move_say(struct xlv_move_peer *peer, enum xlv_move_type type, const uint8_t *data,
                  size_t length, struct xlv_error *e)
 {
@@ -68,7 +89,9 @@ int xlv_move_say(struct xlv_move_peer *peer, enum xlv_move_type type, const uint
     xlv_put_u16(&w, (uint16_t)type);
     xlv_put_u32(&w, (uint32_t)length);
     rc = xlv_move_write(peer->out, header, sizeof(header), "the other host", e);
-    return rc ? rc : xlv_move_write(peer->out, data, length, "the other host", e);
+    if (!rc)
+        rc = xlv_move_write(peer->out, data, length, "the other host", e);
+    return rc == -EPIPE && type != XLV_MOVE_REFUSED ? heard_of_it(peer, rc, e) : rc;
 }
 
 static int read_exactly(struct xlv_move_peer *peer, uint8_t *data, size_t length,
@@ -253,14 +276,9 @@ void xlv_move_deinit(struct xlv_move *m)
     xlv_close(&m->own);
 }
 
-static int has_tpm(const struct xlv_instance *instance, void *opaque)
-{
-    (void)opaque;
-    return instance->life != XLV_LIFE_NEW;
-}
-
 int xlv_move_init(struct xlv_move *m, const struct xlv_settings *settings, struct xlv_error *e)
 {
+    bool any;
     int rc;
 
     *m = (struct xlv_move){ .settings = settings, .slots = { -1, -1 }, .own = -1 };
@@ -272,7 +290,7 @@ int xlv_move_init(struct xlv_move *m, const struct xlv_settings *settings, struc
     }
     if (!rc)
         rc = xlv_keys_new(&m->keys, settings->key_provider, settings->key_source, false, e);
-    if (rc == XLV_E_NOT_FOUND && !xlv_registry_each(m->registry, has_tpm, NULL, NULL)) {
+    if (rc == XLV_E_NOT_FOUND && !xlv_registry_any_state(m->registry, &any, NULL) && !any) {
         xlv_error_clear(e);
         xlv_fail(e, rc, "this host has no master key yet: start xl-vtpmd there once, which makes "
                  "one");
@@ -283,7 +301,6 @@ int xlv_move_init(struct xlv_move *m, const struct xlv_settings *settings, struc
 static int open_store(struct xlv_move *m, bool create, bool lock, struct xlv_error *e)
 {
     int dirfd XLV_CLOSE = -1, rc;
-    uint8_t key[XLV_KEY_SIZE];
     uint64_t generation;
 
     rc = xlv_registry_directory(m->registry, &m->instance, &dirfd, e);
@@ -291,16 +308,10 @@ static int open_store(struct xlv_move *m, bool create, bool lock, struct xlv_err
         rc = xlv_store_create(dirfd, e);
     if (!rc)
         rc = xlv_store_open(dirfd, m->slots, e);
-    if (rc)
-        return rc;
-    if (lock && flock(m->slots[0], LOCK_EX | LOCK_NB))
-        return xlv_fail(e, errno == EWOULDBLOCK ? XLV_E_IN_USE : -errno,
-                        "instance %" PRIu64 " is in use: shut its domain down first",
-                        m->instance.number);
-    rc = xlv_keys_of_store(m->keys, &m->instance.uuid, m->slots, key, NULL, e);
+    if (!rc && lock)
+        rc = xlv_keys_lock_store(m->instance.number, m->slots, e);
     if (!rc)
-        rc = xlv_store_new(&m->store, m->slots, &m->instance.uuid, key, e);
-    OPENSSL_cleanse(key, sizeof(key));
+        rc = xlv_keys_open_store(m->keys, &m->instance.uuid, m->slots, &m->store, e);
     return rc ? rc : xlv_store_load(m->store, &m->data, &m->length, &generation, e);
 }
 

@@ -41,6 +41,7 @@ struct xlv_move_peer {
 
 int xlv_move_write(int fd, const uint8_t *data, size_t length, const char *whom,
                    struct xlv_error *e);
+/* As hear where the other side has hung up and had refused; else -EPIPE then. */
 int xlv_move_say(struct xlv_move_peer *peer, enum xlv_move_type type, const uint8_t *data,
                  size_t length, struct xlv_error *e);
 /* The next message; *data is the caller's (xlv_move_wipe), NULL where it is empty. REFUSED is

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -31,6 +30,7 @@
 #include "backend/store.h"
 #include "common/fd.h"
 #include "common/uuid.h"
+#include "libxl-vtpm/client.h"
 #include "libxl-vtpm/keys.h"
 
 static const char *const names[2] = { XLV_STORE_SLOT_0, XLV_STORE_SLOT_1 };
@@ -74,31 +74,20 @@ static bool put(struct json_object *o, const char *key, struct json_object *valu
     return false;
 }
 
-/* "by domain 5 (device 0)" as far as it is known. */
-static const char *user_of(struct json_object *instance, char *text, size_t room)
-{
-    struct json_object *device = member(instance, "device");
-
-    if (device)
-        snprintf(text, room, "by domain %s (device %s)",
-                 json_object_get_string(member(device, "domid")),
-                 json_object_get_string(member(device, "devid")));
-    else
-        snprintf(text, room, "by another process");
-    return text;
-}
-
 static int lock(const struct look *l, int fd, struct xlv_error *e)
 {
     char user[64];
+    bool known = xlv_client_user(l->r->instance, user, sizeof(user));
+    int64_t patience = known ? 0 : XLV_STORE_PATIENCE;
+    int rc = xlv_lock_within(fd, &patience);
 
-    if (!flock(fd, LOCK_EX | LOCK_NB))
+    if (!rc)
         return 0;
-    if (errno != EWOULDBLOCK)
-        return xlv_fail(e, -errno, "cannot lock the state of instance %" PRIu64 ": %s", l->number,
-                        strerror(errno));
-    return xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is in use %s; shut the domain down "
-                    "first", l->number, user_of(l->r->instance, user, sizeof(user)));
+    if (rc != -EWOULDBLOCK)
+        return xlv_fail(e, rc, "cannot lock the state of instance %" PRIu64 ": %s", l->number,
+                        strerror(-rc));
+    return xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is in use by %s; shut the domain down "
+                    "first", l->number, known ? user : "another process");
 }
 
 /* A missing slot gets a blank one in memory, to have something to look at. */
@@ -374,17 +363,22 @@ static int choose(struct look *l, struct json_object *report, struct xlv_error *
         return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 ": slot %d cannot be chosen: it %s",
                         l->number, slot, l->slots[slot].text);
     /* its backend may be dead, but the boot of the domain is not over */
-    if (member(l->r->instance, "device"))
-        return xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is in use %s; shut the domain down "
-                        "first", l->number, user_of(l->r->instance, user, sizeof(user)));
+    if (xlv_client_user(l->r->instance, user, sizeof(user)))
+        return xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is in use by %s; shut the domain "
+                        "down first", l->number, user);
     snprintf(question, sizeof(question), "The TPM of instance %" PRIu64 " will go on from "
-             "generation %" PRIu64 " in slot %d. Slot %d is overwritten%s. Whatever the guest changed after "
-             "generation %" PRIu64 " is gone, and what is left of its last boot in the journal "
-             "does not count.", l->number, l->slots[slot].generation, slot, other,
+             "generation %" PRIu64 " in slot %d. Slot %d is overwritten%s. Whatever the guest "
+             "changed after generation %" PRIu64 " is gone, and what is left of its last boot in "
+             "the journal is removed.", l->number, l->slots[slot].generation, slot, other,
              keep ? ", after a copy of it is set aside" : "", l->slots[slot].generation);
     if (l->r->agree && !l->r->agree(report, question, l->r->opaque))
         return XLV_E_REFUSED;
 
+    /* It may be of the generation that the choice gets, and of another state. */
+    xlv_settings_journal(l->r->settings, l->number, path);
+    if (unlink(path) && errno != ENOENT)
+        return xlv_fail(e, -errno, "instance %" PRIu64 ": its old journal %s cannot be removed: %s; "
+                        "nothing else was changed", l->number, path, strerror(errno));
     rc = keep ? set_aside(l, other, kept, e) : 0;
     if (!rc && l->missing[other])
         rc = replace_missing(l, other, e);

@@ -182,7 +182,8 @@ typedef int xlv_fill(int dirfd, const struct xlv_instance *instance, void *opaqu
  * Makes an instance that has its TPM already (READY), or what its TPM is made from (NEW): fill()
  * writes the state into the open directory, durably, inside the transaction. Killed at any
  * moment there is the whole instance or none; a directory that was being filled then is marked,
- * serves nobody, and goes with the next sweep. fill() may not use the registry. XLV_E_EXISTS, XLV_E_INVALID, or what fill() says.
+ * serves nobody, and goes with the next sweep. fill() may not use the registry.
+ * XLV_E_EXISTS, XLV_E_INVALID, or what fill() says.
  */
 int xlv_registry_adopt(struct xlv_registry *registry, const struct xlv_uuid *uuid,
                        enum xlv_tpm_version version, const char *label, enum xlv_life life,
@@ -204,6 +205,12 @@ int xlv_registry_get(struct xlv_registry *registry, const struct xlv_uuid *uuid,
                      struct xlv_instance *instance, struct xlv_error *e);
 int xlv_registry_get_number(struct xlv_registry *registry, uint64_t number,
                             struct xlv_instance *instance, struct xlv_error *e);
+
+/*
+ * Whether there is any instance with more than a row and an empty directory: then what its state
+ * is sealed under was there, and is not to be made anew.
+ */
+int xlv_registry_any_state(struct xlv_registry *registry, bool *any, struct xlv_error *e);
 
 /* Calls visit for each instance in order of number; a return != 0 ends it and is returned.
  * visit may use the registry. */
@@ -307,8 +314,8 @@ const char *xlv_handover_name(enum xlv_handover handover); /* "" held, "departin
  * with it. A serial number is here, durably, before a certificate with it leaves the process
  * that signed it, and stays for ever; a second certificate with it fails.
  *   endorse      in the place of what an earlier, interrupted manufacture noted
- *   endorsement  what there is; nothing of an instance that was made elsewhere or by an
- *                earlier version
+ *   identified   what was found in a TPM, wherever it was made, in the place of all that was noted
+ *   endorsement  what there is; serial "" for a certificate that this host did not sign
  */
 #define XLV_SERIAL_TEXT 33      /* 16 bytes in hex, NUL */
 #define XLV_FINGERPRINT_TEXT 65 /* SHA-256 of der in hex, NUL */
@@ -327,6 +334,8 @@ struct xlv_endorsement {
 
 int xlv_registry_endorse(struct xlv_registry *registry, uint64_t number,
                          const struct xlv_endorsement *endorsement, struct xlv_error *e);
+int xlv_registry_identified(struct xlv_registry *registry, uint64_t number,
+                            const struct xlv_endorsement *endorsement, struct xlv_error *e);
 int xlv_registry_endorsement(struct xlv_registry *registry, uint64_t number,
                              struct xlv_endorsement *endorsement, struct xlv_error *e);
 /* Was any certificate ever signed here? */

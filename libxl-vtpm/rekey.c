@@ -29,6 +29,7 @@
 #include "libxl-vtpm/registry.h"
 
 #define INSTANCES "instances"
+#define USER_TEXT 64
 
 struct rekey {
     const struct xlv_settings *settings;
@@ -37,7 +38,10 @@ struct rekey {
     struct xlv_keys *keys;
     bool have_journal_key;
     int state_dirfd, instances_dirfd;
-    unsigned sealed, already, empty;
+    unsigned sealed, already, empty, done, of;
+    int64_t patience; /* milliseconds for instances that no domain is known to have */
+    void (*progress)(unsigned done, unsigned of, void *opaque);
+    void *opaque;
     struct json_object *left;
     struct xlv_error *e;
 };
@@ -70,28 +74,43 @@ static int leave(struct rekey *r, uint64_t number, const struct xlv_uuid *uuid, 
     return no_memory(r);
 }
 
-/* "in use by domain 5 (device 0)" as far as the daemon knows. */
-static int leave_in_use(struct rekey *r, const struct xlv_instance *instance)
+/* "domain 5 (device 0)", if the daemon knows one. */
+static bool used_by(struct rekey *r, const struct xlv_instance *instance, char text[USER_TEXT])
 {
-    struct json_object *request = json_object_new_object(), *shown = NULL, *device = NULL;
-    struct json_object *domid = NULL, *devid = NULL;
-    char text[XLV_DOMAIN_NAME_MAX + 128];
+    struct json_object *request = json_object_new_object(), *shown = NULL;
+    bool known = r->client && request && put(request, "call", json_object_new_string("show")) &&
+                 put(request, "number", json_object_new_int64((int64_t)instance->number)) &&
+                 !xlv_client_call(r->client, request, &shown, NULL) &&
+                 xlv_client_user(shown, text, USER_TEXT);
 
-    if (r->client && request && put(request, "call", json_object_new_string("show")) &&
-        put(request, "number", json_object_new_int64((int64_t)instance->number)) &&
-        !xlv_client_call(r->client, request, &shown, NULL) &&
-        json_object_object_get_ex(shown, "device", &device) && device) {
-        json_object_object_get_ex(device, "domid", &domid);
-        json_object_object_get_ex(device, "devid", &devid);
-        snprintf(text, sizeof(text), "in use by domain %s (device %s)",
-                 json_object_get_string(domid), json_object_get_string(devid));
-    } else {
-        snprintf(text, sizeof(text), "in use; %s%s", instance->last_domain_name[0]
-                 ? "its last domain was " : "by which domain is not known",
-                 instance->last_domain_name);
-    }
     json_object_put(shown);
     json_object_put(request);
+    return known;
+}
+
+/* *left: it cannot be locked, and is in the report. */
+static int lock_or_leave(struct rekey *r, const struct xlv_instance *instance, int slot,
+                         bool *left)
+{
+    char domain[USER_TEXT], text[XLV_DOMAIN_NAME_MAX + 128];
+    int64_t none = 0;
+    int rc = xlv_lock_within(slot, &none);
+    bool known = rc == -EWOULDBLOCK && used_by(r, instance, domain);
+
+    if (rc == -EWOULDBLOCK && !known)
+        rc = xlv_lock_within(slot, &r->patience);
+    *left = rc;
+    if (!rc)
+        return 0;
+    if (known)
+        snprintf(text, sizeof(text), "in use by %s", domain);
+    else if (rc != -EWOULDBLOCK)
+        snprintf(text, sizeof(text), "its state cannot be locked: %s", strerror(-rc));
+    else if (instance->last_domain_name[0])
+        snprintf(text, sizeof(text), "in use; its last domain was %s",
+                 instance->last_domain_name);
+    else
+        snprintf(text, sizeof(text), "in use; by which domain is not known");
     return leave(r, instance->number, &instance->uuid, text);
 }
 
@@ -121,7 +140,7 @@ static int repeat_record(struct xlv_journal *journal, const struct xlv_journal_r
 {
     struct xlv_journal_record again = *record;
     size_t size = (size_t)record->request_length + record->response_length +
-                  record->volatile_length;
+                  record->volatile_length + record->repeat_length;
     /* an append may reuse what the record points to */
     uint8_t *copy = malloc(size + 1), *p = copy;
     int rc;
@@ -133,7 +152,9 @@ static int repeat_record(struct xlv_journal *journal, const struct xlv_journal_r
     again.response = p;
     p = mempcpy(p, record->response, record->response_length);
     again.volatile_state = p;
-    memcpy(p, record->volatile_state, record->volatile_length);
+    p = mempcpy(p, record->volatile_state, record->volatile_length);
+    again.repeat = p;
+    memcpy(p, record->repeat, record->repeat_length);
     again.permanent = data;
     again.permanent_length = (uint32_t)length;
     rc = xlv_journal_append(journal, &again, why);
@@ -146,7 +167,9 @@ static int repeat_record(struct xlv_journal *journal, const struct xlv_journal_r
  * on from it; so it must not be parted from the store by the generations that
  * sealing makes. A record that carries the permanent state belongs to any
  * generation with the same bytes (session.c), before, while and after the
- * store is sealed: the last record is repeated with it, in one step.
+ * store is sealed: the last record is repeated with it, in one step. One whose
+ * commands are done again to come to the permanent state belongs to any store
+ * that is not of a later generation: it gets that of the last commit to come.
  */
 static int keep_boot(struct rekey *r, const struct xlv_instance *instance, const uint8_t *data,
                      size_t length, uint64_t generation, struct xlv_error *why)
@@ -181,6 +204,11 @@ static int keep_boot(struct rekey *r, const struct xlv_instance *instance, const
         /* nothing to go on from in any case */
         xlv_error_clear(why);
         rc = 0;
+    } else if (!rc && record.repeat_changes && record.generation >= generation) {
+        record.generation = generation + XLV_STORE_REKEY_COMMITS;
+        rc = xlv_journal_append_exchange(journal, &record, why);
+    } else if (!rc && record.repeat_changes) {
+        /* an older one's: nothing to go on from */
     } else if (!rc && !record.permanent_length && record.generation == generation) {
         rc = repeat_record(journal, &record, data, length, why);
     } else if (!rc && record.permanent_length && record.generation > generation &&
@@ -264,6 +292,7 @@ static int one_instance(struct rekey *r, const struct xlv_instance *instance)
 {
     int dirfd XLV_CLOSE = -1, slots[2] = { -1, -1 }, rc = 0, outcome;
     struct xlv_error why = XLV_ERROR_INIT;
+    bool left = false;
 
     dirfd = openat(r->state_dirfd, instance->directory,
                    O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -280,12 +309,9 @@ static int one_instance(struct rekey *r, const struct xlv_instance *instance)
         r->empty++;
         return 0;
     }
-    if (!outcome && flock(slots[0], LOCK_EX | LOCK_NB)) {
-        if (errno == EWOULDBLOCK)
-            rc = leave_in_use(r, instance);
-        else
-            rc = leave(r, instance->number, &instance->uuid, "its state cannot be locked");
-    } else {
+    if (!outcome)
+        rc = lock_or_leave(r, instance, slots[0], &left);
+    if (!left) {
         if (!outcome)
             rc = seal_store(r, instance, slots, &outcome, &why);
         if (!rc && outcome == XLV_E_EMPTY && instance->life == XLV_LIFE_READY)
@@ -307,6 +333,7 @@ static int refuse_shared(const struct xlv_instance *instance, void *opaque)
 {
     struct rekey *r = opaque;
 
+    r->of++;
     if (!xlv_instance_shared(instance) || instance->handover == XLV_HANDOVER_DEPARTED)
         return 0;
     return xlv_fail(r->e, XLV_E_REFUSED, "instance %" PRIu64 " is in %s, where other hosts use it "
@@ -316,8 +343,12 @@ static int refuse_shared(const struct xlv_instance *instance, void *opaque)
 
 static int visit(const struct xlv_instance *instance, void *opaque)
 {
+    struct rekey *r = opaque;
+
+    if (r->progress)
+        r->progress(r->done++, r->of, r->opaque);
     /* what is shared was given away, and is the other host's to seal */
-    return xlv_instance_shared(instance) ? 0 : one_instance(opaque, instance);
+    return xlv_instance_shared(instance) ? 0 : one_instance(r, instance);
 }
 
 /* States of instances that the registry does not know: an old copy of it may be in place. */
@@ -408,10 +439,12 @@ static int run(struct rekey *r)
 }
 
 int xlv_rekey(const struct xlv_settings *settings, struct xlv_client *client,
+              void (*progress)(unsigned done, unsigned of, void *opaque), void *opaque,
               struct json_object **report, struct xlv_error *e)
 {
     struct rekey r = {
-        .settings = settings, .client = client, .state_dirfd = -1, .instances_dirfd = -1,
+        .settings = settings, .client = client, .patience = XLV_STORE_PATIENCE,
+        .progress = progress, .opaque = opaque, .state_dirfd = -1, .instances_dirfd = -1,
         .left = json_object_new_array(), .e = e,
     };
     struct json_object *o = json_object_new_object();

@@ -31,7 +31,8 @@ struct json_object;
 struct xlv_client;
 
 /*
- * client: asked which domain uses an instance; may be NULL. *report is the
+ * client: asked which domain uses an instance; progress: told of each that was judged; both may be
+ * NULL. *report is the
  * caller's where 0 or XLV_E_CONFLICT is returned:
  *   { "result": "complete" | "unfinished", "key": path,
  *     "sealed": n (now under the new key), "already": n (since an earlier run),
@@ -43,6 +44,7 @@ struct xlv_client;
  *   XLV_E_REFUSED   the master key is not of provider file
  */
 int xlv_rekey(const struct xlv_settings *settings, struct xlv_client *client,
+              void (*progress)(unsigned done, unsigned of, void *opaque), void *opaque,
               struct json_object **report, struct xlv_error *e);
 
 #endif

@@ -9,7 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,19 +39,13 @@ static void side_deinit(struct side *side)
 static int side_open(struct xlv_states *s, const struct xlv_instance *instance, struct side *side,
                      struct xlv_error *e)
 {
-    uint8_t key[XLV_KEY_SIZE];
     uint64_t generation;
     int rc = xlv_store_open(side->dirfd, side->slots, e);
 
-    if (!rc && flock(side->slots[0], LOCK_EX | LOCK_NB))
-        rc = xlv_fail(e, errno == EWOULDBLOCK ? XLV_E_IN_USE : -errno,
-                      "instance %" PRIu64 " is in use: shut its domain down first",
-                      instance->number);
     if (!rc)
-        rc = xlv_keys_of_store(s->keys, &instance->uuid, side->slots, key, NULL, e);
+        rc = xlv_keys_lock_store(instance->number, side->slots, e);
     if (!rc)
-        rc = xlv_store_new(&side->store, side->slots, &instance->uuid, key, e);
-    OPENSSL_cleanse(key, sizeof(key));
+        rc = xlv_keys_open_store(s->keys, &instance->uuid, side->slots, &side->store, e);
     return rc ? rc : xlv_store_load(side->store, &side->data, &side->length, &generation, e);
 }
 

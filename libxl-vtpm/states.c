@@ -9,8 +9,8 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -27,26 +27,17 @@
 /* A read meets a commit: the next one rarely does. A damaged state stays so. */
 #define TRIES 50
 
-static int one(const struct xlv_instance *instance, void *opaque)
-{
-    (void)instance;
-    (void)opaque;
-    return XLV_E_EXISTS;
-}
-
 int xlv_states_init(struct xlv_states *s, const struct xlv_settings *settings, bool create,
                     struct xlv_error *e)
 {
+    bool any = true;
     int rc;
 
     *s = (struct xlv_states){ .settings = settings };
     rc = xlv_registry_open(&s->registry, settings->state_dir, create, e);
-    if (rc)
-        return rc;
-    rc = create ? xlv_registry_each(s->registry, one, NULL, e) : XLV_E_EXISTS;
-    if (rc && rc != XLV_E_EXISTS)
-        return rc;
-    return xlv_keys_new(&s->keys, settings->key_provider, settings->key_source, !rc, e);
+    if (!rc && create)
+        rc = xlv_registry_any_state(s->registry, &any, e);
+    return rc ? rc : xlv_keys_new(&s->keys, settings->key_provider, settings->key_source, !any, e);
 }
 
 void xlv_states_deinit(struct xlv_states *s)
@@ -63,20 +54,6 @@ static int refuse_elsewhere(const struct xlv_instance *instance, struct xlv_erro
     return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is %s (other host: %s)",
                     instance->number, xlv_handover_name(instance->handover),
                     instance->handover_peer);
-}
-
-/* *store with the key that opens it; which key that is, is certain under the lock only. */
-static int open_store(struct xlv_states *s, const struct xlv_uuid *uuid, const int slots[2],
-                      struct xlv_store **store, struct xlv_error *e)
-{
-    uint8_t key[XLV_KEY_SIZE];
-    int rc = xlv_keys_of_store(s->keys, uuid, slots, key, NULL, e);
-
-    *store = NULL;
-    if (!rc)
-        rc = xlv_store_new(store, slots, uuid, key, e);
-    OPENSSL_cleanse(key, sizeof(key));
-    return rc;
 }
 
 static int not_made(const struct xlv_instance *instance, struct xlv_error *e)
@@ -125,7 +102,7 @@ int xlv_states_read(struct xlv_states *s, const struct xlv_instance *instance, u
 
         if (i)
             xlv_error_clear(e);
-        rc = open_store(s, &instance->uuid, slots, &store, e);
+        rc = xlv_keys_open_store(s->keys, &instance->uuid, slots, &store, e);
         if (!rc)
             rc = xlv_store_load(store, data, &size, &generation, e);
         xlv_store_free(store);
@@ -186,7 +163,7 @@ static int try_copy(struct xlv_states *s, const struct xlv_instance *instance, c
     if (!rc)
         rc = copy_slot(from[1], &slots[1], e);
     if (!rc)
-        rc = open_store(s, &instance->uuid, slots, &store, e);
+        rc = xlv_keys_open_store(s->keys, &instance->uuid, slots, &store, e);
     if (!rc)
         rc = xlv_store_load(store, &data, &length, &generation, e);
     xlv_wipe(data, length);
@@ -326,7 +303,7 @@ static int commit(struct xlv_states *s, const struct xlv_uuid *uuid, const int s
     uint8_t *old = NULL;
     size_t old_length = 0;
     uint64_t generation;
-    int rc = open_store(s, uuid, slots, &store, e);
+    int rc = xlv_keys_open_store(s->keys, uuid, slots, &store, e);
 
     if (!rc)
         rc = xlv_store_load(store, &old, &old_length, &generation, e);
@@ -341,15 +318,6 @@ static int commit(struct xlv_states *s, const struct xlv_uuid *uuid, const int s
     return rc;
 }
 
-static int lock(const struct xlv_instance *instance, int fd, struct xlv_error *e)
-{
-    if (!flock(fd, LOCK_EX | LOCK_NB))
-        return 0;
-    return xlv_fail(e, errno == EWOULDBLOCK ? XLV_E_IN_USE : -errno,
-                    "instance %" PRIu64 " is in use: shut its domain down first",
-                    instance->number);
-}
-
 static int fill(int dirfd, const struct xlv_instance *instance, void *opaque, struct xlv_error *e)
 {
     const struct commit *c = opaque;
@@ -359,7 +327,7 @@ static int fill(int dirfd, const struct xlv_instance *instance, void *opaque, st
     if (!rc)
         rc = xlv_store_open(dirfd, slots, e);
     if (!rc)
-        rc = lock(instance, slots[0], e);
+        rc = xlv_keys_lock_store(instance->number, slots, e);
     if (!rc)
         rc = commit(c->states, &instance->uuid, slots, c, e);
     xlv_close(&slots[0]);
@@ -390,7 +358,7 @@ static int open_locked(struct xlv_states *s, const struct xlv_uuid *uuid, bool c
     if (!rc)
         rc = xlv_store_open(dirfd, slots, e);
     if (!rc)
-        rc = lock(instance, slots[0], e);
+        rc = xlv_keys_lock_store(instance->number, slots, e);
     if (!rc)
         rc = xlv_registry_get(s->registry, uuid, instance, e);
     if (!rc)
@@ -401,20 +369,25 @@ static int open_locked(struct xlv_states *s, const struct xlv_uuid *uuid, bool c
     return rc;
 }
 
-/* The same, and what a journal knows of it is gone: until a commit its TPM goes on as after a
- * power cut. */
-static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool create,
-                      struct xlv_instance *instance, int slots[2], struct xlv_error *e)
+static int drop_journal(struct xlv_states *s, const struct xlv_instance *instance,
+                        struct xlv_error *e)
 {
     char path[PATH_MAX];
-    int rc = open_locked(s, uuid, create, instance, slots, e);
 
-    if (rc)
-        return rc;
     xlv_settings_journal(s->settings, instance->number, path);
     if (unlink(path) && errno != ENOENT)
         return xlv_fail(e, -errno, "cannot remove the old journal %s: %s", path, strerror(errno));
     return 0;
+}
+
+/* Opened and locked, and what a journal knows of it is gone: until a commit its TPM goes on as
+ * after a power cut. */
+static int take_store(struct xlv_states *s, const struct xlv_uuid *uuid, bool create,
+                      struct xlv_instance *instance, int slots[2], struct xlv_error *e)
+{
+    int rc = open_locked(s, uuid, create, instance, slots, e);
+
+    return rc ? rc : drop_journal(s, instance, e);
 }
 
 int xlv_states_replace(struct xlv_states *s, const struct xlv_uuid *uuid,
@@ -552,5 +525,135 @@ int xlv_states_reset(struct xlv_states *s, const struct xlv_uuid *uuid,
     xlv_wipe(state, c.length);
     xlv_close(&slots[0]);
     xlv_close(&slots[1]);
+    return rc;
+}
+
+/* What a state tells of its TPM; with certificates, of the state that has them, which is *out. */
+static int look(struct xlv_states *s, const struct xlv_instance *instance,
+                const uint8_t *state, size_t length, const struct xlv_msg_certificates *new,
+                struct xlv_endorsement *found, uint8_t **out, size_t *out_length,
+                struct xlv_error *e)
+{
+    struct xlv_msg_certificates *held = malloc(sizeof(*held));
+    struct xlv_msg_endorsement keys;
+    int rc = held ? 0 : xlv_fail(e, -ENOMEM, "no memory for certificates");
+
+    if (!rc)
+        rc = xlv_task_identify(s->settings, instance->tpm_version, state, length, &keys, held, new,
+                               out, out_length, e);
+    for (size_t i = 0; !rc && new && i < XLV_CERTIFICATES; i++)
+        if (new->certificate[i].length)
+            held->certificate[i] = new->certificate[i];
+    if (!rc)
+        rc = xlv_certificates_found(&keys, held, found, e);
+    free(held);
+    return rc;
+}
+
+int xlv_states_identify(struct xlv_states *s, const struct xlv_instance *instance,
+                        struct xlv_error *e)
+{
+    struct xlv_endorsement *found = malloc(sizeof(*found));
+    uint8_t *state = NULL, *nothing = NULL;
+    size_t length = 0, none;
+    int rc = found ? xlv_states_read(s, instance, &state, &length, e)
+                   : xlv_fail(e, -ENOMEM, "no memory for certificates");
+
+    if (!rc)
+        rc = look(s, instance, state, length, NULL, found, &nothing, &none, e);
+    if (!rc)
+        rc = xlv_registry_identified(s->registry, instance->number, found, e);
+    xlv_wipe(state, length);
+    free(found);
+    return rc;
+}
+
+/* Of which key is it? XLV_CERTIFICATES: of none. */
+static unsigned place_of(const struct xlv_endorsement *found, const struct xlv_certificate *c,
+                         bool platform)
+{
+    unsigned i = 0;
+
+    while (i < XLV_EKS && strcmp(found->key[i].fingerprint, c->key_fingerprint))
+        i++;
+    if (platform)
+        return i == XLV_EK_RSA_2048 ? XLV_CERTIFICATE_PLATFORM : XLV_CERTIFICATES;
+    return i < XLV_EKS ? i : XLV_CERTIFICATES;
+}
+
+static int find_place(const struct xlv_instance *instance, const struct xlv_endorsement *found,
+                      const struct xlv_certificate *c, bool platform, unsigned *place,
+                      struct xlv_error *e)
+{
+    *place = place_of(found, c, platform);
+    if (*place < XLV_CERTIFICATES)
+        return 0;
+    return xlv_fail(e, XLV_E_REFUSED, "the certificate is for another key (SHA-256 %s) than %s of "
+                    "instance %" PRIu64 "; xl-vtpm show %" PRIu64 " tells which it has",
+                    c->key_fingerprint, platform ? "the RSA endorsement key" : "those",
+                    instance->number, instance->number);
+}
+
+/* Under the lock of the store. *found: what the TPM tells, with the certificate. */
+static int certify(struct xlv_states *s, const struct xlv_instance *instance, const int slots[2],
+                   const struct xlv_certificate *certificate, bool platform,
+                   struct xlv_endorsement *found, struct xlv_error *e)
+{
+    struct xlv_msg_certificates *new = calloc(1, sizeof(*new));
+    struct commit c = { .states = s };
+    uint8_t *state = NULL, *certified = NULL;
+    size_t length = 0;
+    unsigned place = 0;
+    int rc = new ? xlv_states_read(s, instance, &state, &length, e)
+                 : xlv_fail(e, -ENOMEM, "no memory for certificates");
+
+    if (!rc)
+        rc = look(s, instance, state, length, NULL, found, &certified, &c.length, e);
+    if (!rc)
+        rc = find_place(instance, found, certificate, platform, &place, e);
+    if (rc)
+        goto out;
+    if (instance->tpm_version == XLV_TPM_1_2) {
+        found->certificate[place] = certificate->document;
+        goto out;
+    }
+    new->h = (struct xlv_msg_header){ XLV_LAUNCH_MAGIC, XLV_LAUNCH_VERSION,
+                                      XLV_MSG_CERTIFICATES };
+    new->certificate[place].length = (uint32_t)certificate->document.length;
+    memcpy(new->certificate[place].der, certificate->document.der, certificate->document.length);
+    rc = look(s, instance, state, length, new, found, &certified, &c.length, e);
+    c.data = certified;
+    if (!rc)
+        rc = drop_journal(s, instance, e);
+    if (!rc)
+        rc = commit(s, &instance->uuid, slots, &c, e);
+out:
+    xlv_wipe(state, length);
+    xlv_wipe(certified, c.length);
+    free(new);
+    return rc;
+}
+
+int xlv_states_certify(struct xlv_states *s, const struct xlv_uuid *uuid,
+                       const struct xlv_certificate *certificate, bool platform, bool *noted,
+                       struct xlv_instance *instance, struct xlv_error *e)
+{
+    struct xlv_endorsement *found = malloc(sizeof(*found));
+    int slots[2] = { -1, -1 };
+    int rc = found ? xlv_registry_get(s->registry, uuid, instance, e)
+                   : xlv_fail(e, -ENOMEM, "no memory for certificates");
+
+    if (!rc)
+        rc = refuse_suspended(instance, e);
+    if (!rc)
+        rc = open_locked(s, uuid, false, instance, slots, e);
+    if (!rc)
+        rc = certify(s, instance, slots, certificate, platform, found, e);
+    *noted = !rc && instance->tpm_version == XLV_TPM_1_2;
+    if (!rc)
+        rc = xlv_registry_identified(s->registry, instance->number, found, e);
+    xlv_close(&slots[0]);
+    xlv_close(&slots[1]);
+    free(found);
     return rc;
 }

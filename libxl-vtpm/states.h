@@ -13,6 +13,7 @@
 
 #include "common/error.h"
 #include "common/uuid.h"
+#include "libxl-vtpm/certificate.h"
 #include "libxl-vtpm/keys.h"
 #include "libxl-vtpm/registry.h"
 #include "libxl-vtpm/settings.h"
@@ -24,8 +25,8 @@ struct xlv_states {
     bool have_journal_key;
 };
 
-/* create: where there is no registry yet it is made, and with no instance in it the master
- * key. deinit is safe after a failed init. */
+/* create: where there is no registry yet it is made, and with no state of any instance the
+ * master key. deinit is safe after a failed init. */
 int xlv_states_init(struct xlv_states *states, const struct xlv_settings *settings, bool create,
                     struct xlv_error *e);
 void xlv_states_deinit(struct xlv_states *states);
@@ -95,5 +96,22 @@ int xlv_states_clone(struct xlv_states *states, const struct xlv_uuid *source,
 int xlv_states_reset(struct xlv_states *states, const struct xlv_uuid *uuid,
                      struct xlv_instance *instance, struct xlv_instance *earlier,
                      struct xlv_error *e);
+
+/*
+ * Notes in the registry which TPM it is: endorsement keys and certificates, as a copy of its state
+ * tells. For those that were not made here. Else as xlv_states_read().
+ */
+int xlv_states_identify(struct xlv_states *states, const struct xlv_instance *instance,
+                        struct xlv_error *e);
+
+/*
+ * The TPM gets a certificate that another CA signed for one of its keys, in one commit, in the
+ * place of one that it has. platform: it is the platform's, not the EK's. TPM 1.2 takes none once
+ * it is made: there, and then *noted is true, it is noted in the registry alone. XLV_E_REFUSED: it
+ * is for no key of this TPM; else as xlv_states_clear().
+ */
+int xlv_states_certify(struct xlv_states *states, const struct xlv_uuid *uuid,
+                       const struct xlv_certificate *certificate, bool platform, bool *noted,
+                       struct xlv_instance *instance, struct xlv_error *e);
 
 #endif

@@ -53,6 +53,7 @@ struct xlv_child {
     enum xlv_launch_mode mode;
     bool stopping;
     bool killed;
+    unsigned asked; /* QUERY that are not answered yet */
     enum xlv_child_phase phase;
     uint64_t started_us;
     struct xlv_child_end end; /* filled as things become known */
@@ -281,7 +282,9 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
         child_kill(c, XLV_CHILD_NOT_STARTED, text);
         return;
     }
-    if (xlv_child_may_say(c->phase, c->mode, m, length, &next)) {
+    /* STATUS only where it was asked for: else it could keep us busy with nothing else */
+    if (xlv_child_may_say(c->phase, c->mode, m, length, &next) ||
+        (m->h.type == XLV_MSG_STATUS && !c->asked)) {
         snprintf(text, sizeof(text),
                  "it sent a message (%zu bytes, type %u) that it may not send and was killed",
                  length, length >= sizeof(m->h) ? m->h.type : 0u);
@@ -306,6 +309,7 @@ static void handle(struct xlv_child *c, const union message *m, size_t length, p
         }
         break;
     case XLV_MSG_STATUS:
+        c->asked--;
         if (before == XLV_PHASE_ADOPTING) {
             c->end.was_ready = true;
             no_deadline(c);
@@ -650,6 +654,7 @@ int xlv_child_adopt(struct xlv_child **out, const struct xlv_supervisor *s, int 
     }
     /* an error: it went away just now; the hang-up will tell */
     (void)xlv_send_message(c->socket, &query, sizeof(query), NULL, 0);
+    c->asked = 1;
     rc = sd_event_add_io(s->event, &c->socket_source, c->socket, EPOLLIN, on_socket, c);
     if (rc < 0) {
         xlv_fail(e, rc, "cannot watch the process of listener %s: %s", name, strerror(-rc));
@@ -675,10 +680,14 @@ int xlv_child_query(struct xlv_child *c)
     struct xlv_msg_simple query = {
         .h = { .magic = XLV_LAUNCH_MAGIC, .version = XLV_LAUNCH_VERSION, .type = XLV_MSG_QUERY },
     };
+    int rc;
 
     if (c->phase != XLV_PHASE_READY || c->socket < 0 || is_task(c->mode))
         return XLV_E_INVALID;
-    return xlv_send_message(c->socket, &query, sizeof(query), NULL, 0);
+    rc = xlv_send_message(c->socket, &query, sizeof(query), NULL, 0);
+    if (!rc)
+        c->asked++;
+    return rc;
 }
 
 void xlv_child_certify(struct xlv_child *c, struct xlv_msg_certificates *m)

@@ -95,7 +95,8 @@ int xlv_child_adopt(struct xlv_child **out, const struct xlv_supervisor *supervi
                     const char *name, const struct xlv_log_subject *subject,
                     const struct xlv_child_ops *ops, void *opaque, struct xlv_error *e);
 
-/* Asks for a STATUS; 0, or XLV_E_INVALID where the child is not ready for it. */
+/* Asks for a STATUS, which a child may not send unasked; 0, or XLV_E_INVALID where the child is not
+ * ready for it. */
 int xlv_child_query(struct xlv_child *child);
 
 /* The answer to an endorsement; sets the message's header. An error is the process having

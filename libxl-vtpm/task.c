@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -30,7 +31,8 @@ struct task {
     const struct xlv_settings *settings;
     struct xlv_msg_launch launch;
     int fds[3], nfds, socket; /* the first two: the slots; the third may be the journal */
-    pid_t pid;
+    pid_t pid;   /* 0: there is none */
+    int64_t end; /* of patience */
 };
 
 /* A store that is in memory only, under a key that nobody else has. */
@@ -74,6 +76,14 @@ static int take_result(struct task *t, uint8_t **out, size_t *length, struct xlv
     return rc;
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static int start(struct task *t, struct xlv_error *e)
 {
     const char *program = t->settings->backend_program;
@@ -82,6 +92,7 @@ static int start(struct task *t, struct xlv_error *e)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return xlv_fail(e, -errno, "no socket pair for %s: %s", program, strerror(errno));
     t->socket = pair[0];
+    t->end = now_ms() + PATIENCE_MS;
     rc = xlv_spawn_backend(program, pair[1], xlv_log_level() < XLV_LOG_INFO, &t->pid);
     xlv_close(&pair[1]);
     if (rc)
@@ -89,14 +100,6 @@ static int start(struct task *t, struct xlv_error *e)
     /* an error here is the process having died: its end tells why */
     (void)xlv_send_message(t->socket, &t->launch, sizeof(t->launch), t->fds, (size_t)t->nfds);
     return 0;
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Whoever has had a state's bytes inside may be anybody: what it says is only a line of text. */
@@ -114,40 +117,58 @@ static int told(const struct xlv_msg_failed *failed, struct xlv_error *e)
     return xlv_fail(e, failed->code ? failed->code : -EIO, "%s", text);
 }
 
-/* Until it is done: READY is the only success. The process is gone then. */
-static int follow(struct task *t, struct xlv_error *e)
+/* What it says next has to be of this type and size; FAILED is its error. */
+static int expect(struct task *t, enum xlv_msg_type type, void *message, size_t size,
+                  struct xlv_error *e)
 {
-    int64_t end = now_ms() + PATIENCE_MS;
-    bool done = false;
-    int rc = 0;
+    union {
+        struct xlv_msg_header h;
+        struct xlv_msg_failed failed;
+        struct xlv_msg_endorsement endorsement;
+        struct xlv_msg_certificates certificates;
+    } *m = malloc(sizeof(*m));
+    size_t length = sizeof(*m), nfds = 0;
+    struct pollfd p = { .fd = t->socket, .events = POLLIN };
+    int64_t left;
+    int r, rc = 0;
 
-    while (!done) {
-        struct pollfd p = { .fd = t->socket, .events = POLLIN };
-        int64_t left = end - now_ms();
-        union {
-            struct xlv_msg_header h;
-            struct xlv_msg_failed failed;
-        } m;
-        size_t length = sizeof(m), nfds = 0;
-        int r = poll(&p, 1, left > 0 ? (int)left : 0);
-
-        if (r < 0 && errno == EINTR)
-            continue;
-        done = true;
-        if (r <= 0)
-            rc = xlv_fail(e, -ETIMEDOUT, "the TPM did not come up within %d s", PATIENCE_MS / 1000);
-        else if (xlv_receive_message(t->socket, &m, &length, NULL, &nfds))
-            rc = xlv_fail(e, -EIO, "the process that looks at the state died of it");
-        else if (length == sizeof(m.failed) && m.h.type == XLV_MSG_FAILED)
-            rc = told(&m.failed, e);
-        else if (length != sizeof(struct xlv_msg_simple) || m.h.type != XLV_MSG_READY)
-            rc = xlv_fail(e, -EPROTO, "the process that looks at the state says what it should "
-                          "not");
-    }
-    kill(t->pid, SIGKILL);
-    while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    if (!m)
+        return -ENOMEM;
+    do {
+        left = t->end - now_ms();
+        r = poll(&p, 1, left > 0 ? (int)left : 0);
+    } while (r < 0 && errno == EINTR);
+    if (r <= 0)
+        rc = xlv_fail(e, -ETIMEDOUT, "the TPM did not come up within %d s", PATIENCE_MS / 1000);
+    else if (xlv_receive_message(t->socket, m, &length, NULL, &nfds))
+        rc = xlv_fail(e, -EIO, "the process that looks at the state died of it");
+    else if (length == sizeof(m->failed) && m->h.type == XLV_MSG_FAILED)
+        rc = told(&m->failed, e);
+    else if (length != size || m->h.type != type)
+        rc = xlv_fail(e, -EPROTO, "the process that looks at the state says what it should not");
+    else
+        memcpy(message, m, size);
+    free(m);
     return rc;
+}
+
+static int expect_ready(struct task *t, struct xlv_error *e)
+{
+    struct xlv_msg_simple ready;
+
+    return expect(t, XLV_MSG_READY, &ready, sizeof(ready), e);
+}
+
+/* Done or not; what is borrowed stays open. */
+static void stop(struct task *t)
+{
+    if (t->pid > 0) {
+        kill(t->pid, SIGKILL);
+        while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    OPENSSL_cleanse(&t->launch, sizeof(t->launch));
+    xlv_close(&t->socket);
 }
 
 static struct task task_of(const struct xlv_settings *settings, enum xlv_launch_mode mode,
@@ -173,12 +194,8 @@ static int run(struct task *t, uint8_t **out, size_t *length, struct xlv_error *
     int rc = start(t, e);
 
     if (!rc)
-        rc = follow(t, e);
-    if (!rc)
-        rc = take_result(t, out, length, e);
-    OPENSSL_cleanse(&t->launch, sizeof(t->launch));
-    xlv_close(&t->socket);
-    return rc;
+        rc = expect_ready(t, e);
+    return rc ? rc : take_result(t, out, length, e);
 }
 
 int xlv_task(const struct xlv_settings *settings, enum xlv_launch_mode mode,
@@ -193,7 +210,65 @@ int xlv_task(const struct xlv_settings *settings, enum xlv_launch_mode mode,
     rc = make_store(&t, in, in_length, e);
     if (!rc)
         rc = run(&t, out, out_length, e);
-    OPENSSL_cleanse(&t.launch, sizeof(t.launch));
+    stop(&t);
+    xlv_close(&t.fds[0]);
+    xlv_close(&t.fds[1]);
+    return rc;
+}
+
+static bool lengths_are_good(const struct xlv_msg_endorsement *keys,
+                             const struct xlv_msg_certificates *held)
+{
+    for (size_t i = 0; i < XLV_EKS; i++)
+        if (keys->key[i].length > XLV_EK_PUBLIC_MAX)
+            return false;
+    for (size_t i = 0; i < XLV_CERTIFICATES; i++)
+        if (held->certificate[i].length > XLV_CERTIFICATE_MAX)
+            return false;
+    return true;
+}
+
+/* *certificates NULL: what is told is enough. */
+static int identify(struct task *t, struct xlv_msg_endorsement *keys,
+                    struct xlv_msg_certificates *held,
+                    const struct xlv_msg_certificates *certificates, uint8_t **out,
+                    size_t *length, struct xlv_error *e)
+{
+    int rc = start(t, e);
+
+    if (!rc)
+        rc = expect(t, XLV_MSG_CERTIFICATES, held, sizeof(*held), e);
+    if (!rc)
+        rc = expect(t, XLV_MSG_ENDORSEMENT, keys, sizeof(*keys), e);
+    if (!rc && !lengths_are_good(keys, held))
+        rc = xlv_fail(e, -EPROTO, "the process that looks at the state says what it should not");
+    if (rc || !certificates)
+        return rc;
+    rc = xlv_send_message(t->socket, certificates, sizeof(*certificates), NULL, 0);
+    if (rc)
+        return xlv_fail(e, rc, "the process that looks at the state died of it");
+    rc = expect_ready(t, e);
+    return rc ? rc : take_result(t, out, length, e);
+}
+
+int xlv_task_identify(const struct xlv_settings *settings, enum xlv_tpm_version version,
+                      const uint8_t *in, size_t in_length, struct xlv_msg_endorsement *keys,
+                      struct xlv_msg_certificates *held,
+                      const struct xlv_msg_certificates *certificates, uint8_t **out,
+                      size_t *out_length, struct xlv_error *e)
+{
+    struct task t = task_of(settings, XLV_LAUNCH_IDENTIFY, version);
+    struct xlv_msg_certificates *told = malloc(sizeof(*told));
+    int rc = told ? make_store(&t, in, in_length, e) : -ENOMEM;
+
+    *out = NULL;
+    *out_length = 0;
+    if (!rc)
+        rc = identify(&t, keys, told, certificates, out, out_length, e);
+    if (!rc && held)
+        *held = *told;
+    stop(&t);
+    free(told);
     xlv_close(&t.fds[0]);
     xlv_close(&t.fds[1]);
     return rc;
@@ -204,6 +279,7 @@ int xlv_task_pcrs(const struct xlv_settings *settings, enum xlv_tpm_version vers
                   struct xlv_error *e)
 {
     struct task t = task_of(settings, XLV_LAUNCH_PCRS, version);
+    int rc;
 
     *out = NULL;
     *out_length = 0;
@@ -215,5 +291,7 @@ int xlv_task_pcrs(const struct xlv_settings *settings, enum xlv_tpm_version vers
     t.fds[1] = copies->slots[1];
     t.fds[2] = copies->journal;
     t.nfds = copies->journal >= 0 ? 3 : 2;
-    return run(&t, out, out_length, e);
+    rc = run(&t, out, out_length, e);
+    stop(&t);
+    return rc;
 }

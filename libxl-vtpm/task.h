@@ -38,4 +38,15 @@ int xlv_task_pcrs(const struct xlv_settings *settings, enum xlv_tpm_version vers
                   const struct xlv_copies *copies, uint8_t **out, size_t *out_length,
                   struct xlv_error *e);
 
+/*
+ * mode IDENTIFY: what the state's TPM tells of itself, as that process says it: to be judged. With
+ * certificates (length 0: leave what there is) *out is the state that has them; NULL: only look,
+ * and *out is NULL. held may be NULL. Else as xlv_task().
+ */
+int xlv_task_identify(const struct xlv_settings *settings, enum xlv_tpm_version version,
+                      const uint8_t *in, size_t in_length, struct xlv_msg_endorsement *keys,
+                      struct xlv_msg_certificates *held,
+                      const struct xlv_msg_certificates *certificates, uint8_t **out,
+                      size_t *out_length, struct xlv_error *e);
+
 #endif

@@ -4,11 +4,14 @@
 
 #include "libxl-vtpm/xl-vtpm.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "libxl-vtpm/ca.h"
+#include "libxl-vtpm/certificate.h"
+#include "libxl-vtpm/states.h"
 
 /* A member that is made of text; put() ends the program where there is no memory. */
 static void put_text(struct json_object *json, const char *key, const char *text)
@@ -96,28 +99,126 @@ static void print_request(struct json_object *instance, struct json_object *key)
     fputs(text_of(key, "public_key", ""), stdout);
 }
 
+/* What the registry knows of one key or certificate, borrowed from *result; NULL: nothing. */
+static int ask_endorsement(struct run *run, const char *kind, struct json_object **result,
+                           struct json_object **found)
+{
+    struct json_object *request = request_of("ek-cert"), *keys;
+    int rc;
+
+    *found = NULL;
+    put_instance(request, run->args[0]);
+    rc = ask(run, request, result);
+    keys = rc ? NULL : member(*result, "endorsement");
+    for (size_t i = 0; keys && i < json_object_array_length(keys); i++)
+        if (!strcmp(text_of(json_object_array_get_idx(keys, i), "kind", ""), kind))
+            *found = json_object_array_get_idx(keys, i);
+    return rc;
+}
+
+static int note_identity(struct run *run, const char *uuid)
+{
+    struct xlv_states states = { .registry = NULL };
+    struct xlv_instance instance;
+    struct xlv_uuid parsed;
+    int rc = xlv_uuid_parse(&parsed, uuid)
+                 ? xlv_fail(&run->e, XLV_E_INVALID, "the answer is no instance")
+                 : xlv_states_init(&states, run->settings, false, &run->e);
+
+    if (!rc)
+        rc = xlv_registry_get(states.registry, &parsed, &instance, &run->e);
+    if (!rc)
+        rc = xlv_states_identify(&states, &instance, &run->e);
+    xlv_states_deinit(&states);
+    return rc;
+}
+
+void note_identity_or_warn(struct run *run, const char *uuid)
+{
+    struct xlv_error e = run->e;
+    int rc;
+
+    xlv_error_clear(&run->e);
+    rc = note_identity(run, uuid);
+    progress_stop();
+    if (rc)
+        fprintf(stderr, "xl-vtpm: warning: its endorsement keys could not be noted (%s); xl-vtpm "
+                "ek-cert tries it again\n", run->e.text[0] ? run->e.text : xlv_strerror(rc));
+    run->e = e;
+}
+
+/* A TPM that was made elsewhere, or by an earlier version: its state is looked into, once, by who
+ * may read it. */
+static int find_endorsement(struct run *run, const char *kind, struct json_object **result,
+                            struct json_object **found)
+{
+    int rc = ask_endorsement(run, kind, result, found);
+
+    if (rc || json_object_array_length(member(*result, "endorsement")))
+        return rc;
+    rc = note_identity(run, text_of(*result, "uuid", ""));
+    if (rc == -EACCES || rc == -EPERM || rc == XLV_E_EMPTY) {
+        xlv_error_clear(&run->e);
+        return 0;
+    }
+    if (rc)
+        return rc;
+    json_object_put(*result);
+    *result = NULL;
+    return ask_endorsement(run, kind, result, found);
+}
+
+static int install(struct run *run, bool platform, struct json_object **result)
+{
+    struct xlv_states states = { .registry = NULL };
+    struct xlv_certificate *certificate = calloc(1, sizeof(*certificate));
+    struct json_object *shown = NULL, *key;
+    struct xlv_instance instance;
+    struct xlv_uuid uuid;
+    bool noted = false;
+    int rc = certificate ? xlv_certificate_read(run->install, certificate, &run->e)
+                         : xlv_fail(&run->e, -ENOMEM, "no memory for a certificate");
+
+    if (!rc)
+        rc = look_up(run, run->args[0], &shown, &uuid);
+    if (!rc)
+        rc = refuse_if_served(run, &uuid);
+    if (!rc)
+        rc = xlv_states_init(&states, run->settings, false, &run->e);
+    if (!rc)
+        rc = xlv_states_certify(&states, &uuid, certificate, platform, &noted, &instance, &run->e);
+    xlv_states_deinit(&states);
+    progress_stop();
+    if (!rc && !platform && !certificate->for_ek)
+        fprintf(stderr, "xl-vtpm: warning: the certificate does not say that it is an endorsement "
+                "key's (extKeyUsage 2.23.133.8.1): verifiers may refuse it\n");
+    if (!rc && run->json)
+        rc = ask_endorsement(run, "", result, &key);
+    else if (!rc)
+        printf("instance %s, uuid %s: %s\n", text_of(shown, "number", "?"),
+               text_of(shown, "uuid", "?"),
+               noted ? "the certificate is noted here; a TPM 1.2 takes none once it is made"
+                     : "its TPM has this certificate now");
+    json_object_put(shown);
+    free(certificate);
+    return rc;
+}
+
 int run_ek_cert(struct run *run, struct json_object **result)
 {
     const char *kind = run->key ? run->key : "rsa2048";
-    struct json_object *request = request_of("ek-cert"), *keys, *key = NULL;
+    struct json_object *key;
     int rc;
 
-    put_instance(request, run->args[0]);
-    rc = ask(run, request, result);
-    if (rc)
+    if (run->install)
+        return install(run, run->key && !strcmp(run->key, "platform"), result);
+    rc = find_endorsement(run, kind, result, &key);
+    if (rc || run->json)
         return rc;
-    keys = member(*result, "endorsement");
-    for (size_t i = 0; keys && i < json_object_array_length(keys); i++)
-        if (!strcmp(text_of(json_object_array_get_idx(keys, i), "kind", ""), kind))
-            key = json_object_array_get_idx(keys, i);
-    if (run->json)
-        return 0;
     if (!key || !member(key, run->csr ? "public_key" : "certificate"))
-        return xlv_fail(&run->e, XLV_E_NOT_FOUND,
-                        "instance %s has no %s %s here; xl-vtpm show %s tells what there is, and "
-                        "what a TPM that was made elsewhere has is in its NV (tpm2_getekcertificate)",
-                        text_of(*result, "number", "?"), kind, run->csr ? "key" : "certificate",
-                        text_of(*result, "number", "?"));
+        return xlv_fail(&run->e, XLV_E_NOT_FOUND, "instance %s has no %s %s; xl-vtpm show %s tells "
+                        "what there is", text_of(*result, "number", "?"), kind,
+                        run->csr ? "key" : "certificate", text_of(*result, "number", "?"));
     if (run->csr)
         print_request(*result, key);
     else

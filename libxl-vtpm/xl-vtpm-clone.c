@@ -30,6 +30,7 @@ int run_clone(struct run *run, struct json_object **result)
     struct json_object *shown = NULL;
     struct xlv_instance instance;
     struct xlv_uuid source, uuid;
+    char text[XLV_UUID_TEXT];
     int rc;
 
     xlv_uuid_generate(&uuid);
@@ -44,10 +45,13 @@ int run_clone(struct run *run, struct json_object **result)
         rc = xlv_states_clone(&states, &source, &uuid, run->label, run->new_identity, &instance,
                               &run->e);
     xlv_states_deinit(&states);
+    if (!rc && run->keep_identity)
+        note_identity_or_warn(run, xlv_uuid_format(&uuid, text));
     if (!rc)
         rc = make_tpm(run, &uuid, result);
     if (!rc && !run->json)
         puts(text_of(*result, "uuid", "?"));
+    progress_stop();
     if (!rc && run->keep_identity)
         fprintf(stderr, "xl-vtpm: WARNING: instances %s and %s are the same TPM twice now: the "
                 "same endorsement key,\nxl-vtpm: certificates and keys. Whoever trusts or attests one "

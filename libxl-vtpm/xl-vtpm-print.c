@@ -64,17 +64,19 @@ int ask(struct run *run, struct json_object *request, struct json_object **resul
 int confirm(struct run *run, const char *question)
 {
     char answer[8];
+    bool yes;
 
     if (run->yes)
         return 0;
     if (!isatty(STDIN_FILENO))
         return xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed: there is no terminal to ask "
                         "at; --yes goes ahead without");
+    progress_stop();
     fflush(stdout);
     fprintf(stderr, "%s\nType yes to go on: ", question);
-    if (fgets(answer, sizeof(answer), stdin) && !strcmp(answer, "yes\n"))
-        return 0;
-    return xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed");
+    yes = fgets(answer, sizeof(answer), stdin) && !strcmp(answer, "yes\n");
+    progress_start(NULL);
+    return yes ? 0 : xlv_fail(&run->e, XLV_E_REFUSED, "nothing was changed");
 }
 
 /* Terminal columns: characters of UTF-8; good enough for names and labels. */
@@ -133,6 +135,18 @@ void print_field(const char *name, const char *text)
     printf("%-14s ", name);
     print_text(text);
     putchar('\n');
+}
+
+void print_reasons(struct json_object *instances, const char *verdict)
+{
+    for (size_t i = 0; i < json_object_array_length(instances); i++) {
+        struct json_object *one = json_object_array_get_idx(instances, i);
+
+        printf("instance %s (%s) %s: ", text_of(one, "number", "?"),
+               text_of(one, "uuid", "uuid not known"), verdict);
+        print_text(text_of(one, "reason", "?"));
+        putchar('\n');
+    }
 }
 
 /* UUID or NUMBER of an instance, into a request. */

@@ -128,7 +128,8 @@ int run_recover(struct run *run, struct json_object **result)
 int run_rekey(struct run *run, struct json_object **result)
 {
     struct json_object *report = NULL, *left;
-    int rc = xlv_rekey(run->settings, run->client, &report, &run->e);
+    int rc = xlv_rekey(run->settings, run->client, progress_count, NULL, &report,
+                       &run->e);
 
     (void)result;
     if (!report)
@@ -140,14 +141,7 @@ int run_rekey(struct run *run, struct json_object **result)
         printf("sealed under the new key: %s, since an earlier run: %s, without a TPM yet: %s\n",
                text_of(report, "sealed", "?"), text_of(report, "already", "?"),
                text_of(report, "empty", "?"));
-        for (size_t i = 0; i < json_object_array_length(left); i++) {
-            struct json_object *one = json_object_array_get_idx(left, i);
-
-            printf("instance %s (%s) is left: ", text_of(one, "number", "?"),
-                   text_of(one, "uuid", "uuid not known"));
-            print_text(text_of(one, "reason", "?"));
-            putchar('\n');
-        }
+        print_reasons(left, "is left");
         if (rc)
             printf("unfinished: both keys are needed until `xl-vtpm rekey` has run again\n");
         else

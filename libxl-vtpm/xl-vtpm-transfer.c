@@ -53,6 +53,7 @@ static int ask_passphrase(const char *question, char line[PASSPHRASE_MAX])
     bool hidden = tcgetattr(STDIN_FILENO, &seen) == 0;
     int rc;
 
+    progress_stop();
     fprintf(stderr, "%s: ", question);
     if (hidden) {
         unseen = seen;
@@ -64,6 +65,7 @@ static int ask_passphrase(const char *question, char line[PASSPHRASE_MAX])
         (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &seen);
         fputc('\n', stderr);
     }
+    progress_start(NULL);
     return rc;
 }
 
@@ -244,6 +246,7 @@ int run_export(struct run *run, struct json_object **result)
                    run->swtpm && !run->swtpm_key
                        ? ", not encrypted: whoever reads it has the TPM's keys" : "");
     }
+    progress_stop();
     if (!rc && member(shown, "device"))
         fputs("xl-vtpm: the TPM is in use: what its guest changes from now on is not in the file\n",
               stderr);
@@ -375,8 +378,9 @@ int run_import(struct run *run, struct json_object **result)
     xlv_wipe(file, length);
     xlv_wipe(state, state_length);
     if (!rc) {
+        note_identity_or_warn(run, xlv_uuid_format(&a.uuid, text));
         request = request_of("show");
-        put(request, "uuid", json_object_new_string(xlv_uuid_format(&a.uuid, text)));
+        put(request, "uuid", json_object_new_string(text));
         rc = ask(run, request, result);
     }
     if (!rc && !run->json)

@@ -60,9 +60,10 @@ static const struct command {
       "put an instance on storage that other hosts have, too" },
     { "unshare", 1, 1, ANY, "", run_unshare, "UUID|NUMBER", "and back" },
     { "ca", 1, 1, ANY, "", run_ca, "init|show|export", "the CA that signs for new TPMs" },
-    { "ek-cert", 1, 1, ANY, "key csr", run_ek_cert,
-      "[--key rsa2048|p384|p256|platform] [--csr] UUID|NUMBER",
-      "the certificate of a TPM's endorsement key, or what another CA needs to make one" },
+    { "ek-cert", 1, 1, ANY, "key csr install", run_ek_cert,
+      "[--key rsa2048|p384|p256|platform] [--csr | --install FILE] UUID|NUMBER",
+      "the certificate of a TPM's endorsement key, what another CA needs to make one, or one of it "
+      "into the TPM" },
     { "export", 2, 2, ANY, "swtpm swtpm-key passphrase-file", run_export,
       "[--passphrase-file FILE | --swtpm [--swtpm-key KEY]] UUID|NUMBER FILE",
       "one TPM into a file: an archive under a passphrase, or a state file of swtpm" },
@@ -113,6 +114,7 @@ static const struct option_entry {
     TEXT("use-slot", 0, use_slot, NULL),
     TEXT("key", 0, key, NULL),
     FLAG("csr", 0, csr, NULL),
+    TEXT("install", 0, install, NULL),
     FLAG("release", 0, release, NULL),
     FLAG("yes", 0, yes, NULL),
     FLAG("reset", 0, reset, NULL),
@@ -259,6 +261,8 @@ static int parse(int argc, char **argv, struct run *run, const struct command **
             return usage("%s takes no --%s", (*command)->name, entries[i].name);
     if (run->reset && run->kept)
         return usage("--reset and --kept exclude each other");
+    if (run->csr && run->install)
+        return usage("--csr and --install exclude each other");
     if (!strcmp((*command)->name, "measure") && run->on + run->off + run->as_set != 1)
         return usage("one of --on, --off and --default is needed");
     if (!strcmp((*command)->name, "clone") && run->new_identity == run->keep_identity)
@@ -280,8 +284,10 @@ static int carry_out(const struct command *command, struct run *run)
 
     /* what the rooms below log about a state is in the reports */
     xlv_log_set_level(run->verbose ? XLV_LOG_INFO : XLV_LOG_ERROR);
-    if (command->needs == NEITHER)
+    if (command->needs == NEITHER) {
+        progress_start(command->name);
         return command->run(run, &result);
+    }
     rc = xlv_settings_load(&settings, run->config, &run->e);
     if (rc)
         return rc;
@@ -295,6 +301,8 @@ static int carry_out(const struct command *command, struct run *run)
         fprintf(stderr, "xl-vtpm: %s %s\n",
                 xlv_client_online(run->client) ? "asking xl-vtpmd in" : "using the files in",
                 xlv_client_online(run->client) ? settings.run_dir : settings.state_dir);
+    if (!rc && command->run != run_monitor)
+        progress_start(command->name);
     if (!rc)
         rc = command->run(run, &result);
     if (!rc && run->json && result)
@@ -321,7 +329,11 @@ int main(int argc, char **argv)
         print_help(command);
         return EXIT_FINE;
     }
+    /* what a command prints does not meet the line of its progress */
+    if (command->run != run_monitor)
+        setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     rc = carry_out(command, &run);
+    progress_stop();
     if (run.e.text[0])
         fprintf(stderr, "xl-vtpm: %s\n", run.e.text);
     if (fflush(stdout) != 0 || ferror(stdout)) {

@@ -42,6 +42,7 @@ struct run {
     bool yes, release, shown, reset, kept, csr, swtpm, replace, deleted, expired, on, off, as_set;
     bool prometheus, with_keys, new_identity, keep_identity;
     const char *config, *tpm_version, *label, *uuid, *devid, *use_slot, *key, *swtpm_key;
+    const char *install;
     const char *passphrase_file, *kernel, *ramdisk, *cmdline;
     char **args; /* behind the command's name */
     int count;
@@ -80,9 +81,21 @@ int refuse_if_served(struct run *run, const struct xlv_uuid *uuid);
  * XLV_E_REFUSED with its sentence. */
 int confirm(struct run *run, const char *question);
 
+/*
+ * --- xl-vtpm-progress.c ---
+ * On a terminal, a command that takes longer than a second shows on standard error that it goes
+ * on; standard output is buffered until it has ended. Who prints on standard error or asks stops it
+ * before; confirm() does. count: how far it is, for backup.h and rekey.h.
+ */
+void progress_start(const char *command); /* NULL: the one that was stopped */
+void progress_count(unsigned done, unsigned of, void *opaque);
+void progress_stop(void);
+
 /* Nothing that these print reaches the terminal as a control. */
 void print_text(const char *text);
 void print_field(const char *name, const char *text);
+/* Of [{number, uuid, reason}]: "instance 3 (uuid) <verdict>: reason", a line each. */
+void print_reasons(struct json_object *instances, const char *verdict);
 void print_table(const char *const *rows, size_t row_count, size_t columns);
 
 /* --- the commands --- */
@@ -116,6 +129,7 @@ int run_unshare(struct run *run, struct json_object **result);
 /* xl-vtpm-ca.c */
 int run_ca(struct run *run, struct json_object **result);
 int run_ek_cert(struct run *run, struct json_object **result);
+void note_identity_or_warn(struct run *run, const char *uuid); /* of a TPM not made here */
 
 /* xl-vtpm-transfer.c */
 int run_export(struct run *run, struct json_object **result);

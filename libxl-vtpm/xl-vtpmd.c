@@ -30,6 +30,7 @@
 #include "libxl-vtpm/control-server.h"
 #include "libxl-vtpm/daemon.h"
 #include "libxl-vtpm/privileges.h"
+#include "libxl-vtpm/scopes.h"
 #include "libxl-vtpm/settings.h"
 
 static void usage(FILE *to)
@@ -146,6 +147,7 @@ static int serve(const struct xlv_settings *settings)
     struct xlv_daemon *daemon = NULL;
     struct xlv_error e = XLV_ERROR_INIT;
     struct xlv_daemon_config config;
+    struct xlv_scopes *scopes = NULL;
     sd_event *event = NULL;
     int r;
 
@@ -165,8 +167,11 @@ static int serve(const struct xlv_settings *settings)
         sd_event_unref(event);
         return EXIT_FAILURE;
     }
+    if (sd_booted() > 0)
+        scopes = xlv_scopes_new(event, sd_bus_open_system);
     config = (struct xlv_daemon_config){
-        .event = event, .settings = settings, .ready = on_ready, .opaque = &daemon,
+        .event = event, .settings = settings, .scopes = scopes, .ready = on_ready,
+        .opaque = &daemon,
     };
     r = xlv_daemon_new(&daemon, &config, &e);
     if (!r)
@@ -183,6 +188,7 @@ static int serve(const struct xlv_settings *settings)
     (void)sd_notify(0, "STOPPING=1");
     xlv_control_server_free(control);
     xlv_daemon_free(daemon);
+    xlv_scopes_free(scopes);
     sd_event_unref(event);
     return r ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -37,7 +37,7 @@
 #include "store.h"
 #include "wire.h"
 
-#define MAX_CONNS 8192
+#define MAX_CONNS 32768 /* some four of each guest */
 #define EVENTS    64
 
 enum kind { NONE, HV_LISTEN, HV, STORE_LISTEN, STORE };

@@ -388,7 +388,7 @@ static void start_over(void)
 static int rekey(struct xlv_error *e)
 {
     struct json_object *report;
-    int rc = xlv_rekey(&settings, NULL, &report, e);
+    int rc = xlv_rekey(&settings, NULL, NULL, NULL, &report, e);
 
     json_object_put(report);
     return rc;

@@ -47,6 +47,7 @@ static void program_path(char *out, size_t len, const char *variable, const char
 int harness_up(struct harness *h, bool real, const char *config)
 {
     static const char *const daemons[] = { "libxl-vtpm/xl-vtpmd", "xl-vtpmd", NULL };
+    static const char *const commands[] = { "libxl-vtpm/xl-vtpm", "xl-vtpm", NULL };
     static const char *const servers[] = { "vtpm-backend", "backend/vtpm-backend", NULL };
     struct fx_options o = { 0 };
     char path[256], state[256];
@@ -66,7 +67,12 @@ int harness_up(struct harness *h, bool real, const char *config)
     if (r)
         return r;
     program_path(h->daemon_program, sizeof(h->daemon_program), "XL_VTPMD", daemons);
+    program_path(h->command_program, sizeof(h->command_program), "XL_VTPM", commands);
     program_path(h->backend_program, sizeof(h->backend_program), "VTPM_BACKEND", servers);
+    if (getenv("VTPM_BACKEND_EXE"))
+        program_path(h->backend_exe, sizeof(h->backend_exe), "VTPM_BACKEND_EXE", servers);
+    else
+        memcpy(h->backend_exe, h->backend_program, sizeof(h->backend_exe));
     snprintf(h->fakes, sizeof(h->fakes), "%s/.libs", fx_bin(h->m));
     if (access(h->fakes, X_OK))
         snprintf(h->fakes, sizeof(h->fakes), "%s", fx_bin(h->m));
@@ -312,7 +318,7 @@ static bool is_ours(struct harness *h, pid_t pid)
     if (n <= 0)
         return false;
     exe[n] = 0;
-    if (strcmp(exe, h->backend_program))
+    if (strcmp(exe, h->backend_exe) || pid == h->daemon) /* which may be in valgrind, too */
         return false;
     snprintf(want, sizeof(want), FX_DIR_ENV "=%s", fx_dir(h->m));
     len = proc_read(pid, "environ", env, sizeof(env));
@@ -351,7 +357,7 @@ int backends(struct harness *h, pid_t *pids)
  */
 static bool ends(struct harness *h, pid_t pid)
 {
-    const char *name = strrchr(h->backend_program, '/');
+    const char *name = strrchr(h->backend_exe, '/');
     char path[64], exe[8], comm[32];
 
     snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);

@@ -2,10 +2,10 @@
 /*
  * harness.h - runs the real xl-vtpmd, and the vtpm-backend processes it starts, in a machine.
  *
- * The programs are $XL_VTPMD and $VTPM_BACKEND, else those of the build tree. They are found by
- * what they are, not by what they say: backends are the processes whose executable that file is and
- * whose environment names this machine. Their stderr goes to a file that is shown when a test
- * fails. Functions that wait have deadlines; times are milliseconds.
+ * The programs are $XL_VTPMD, $XL_VTPM and $VTPM_BACKEND, else those of the build tree. They are
+ * found by what they are, not by what they say: backends are the processes whose executable that
+ * file is and whose environment names this machine. Their stderr goes to a file that is shown when
+ * a test fails. Functions that wait have deadlines; times are milliseconds.
  */
 #ifndef INTEGRATION_HARNESS_H
 #define INTEGRATION_HARNESS_H
@@ -22,7 +22,8 @@
 struct harness {
     struct fx_machine *m;
     char dir[128];               /* config, state, run directory, log */
-    char daemon_program[512], backend_program[512], fakes[512];
+    char daemon_program[512], command_program[512]; /* xl-vtpm */
+    char backend_program[512], backend_exe[512], fakes[512];
     pid_t daemon;                /* 0: not running */
     uint32_t be_domid;           /* the domain it runs in */
     bool real;                   /* over a real xenstored */

@@ -6,6 +6,9 @@
  */
 #include "config.h"
 
+#include <dirent.h>
+#include <fcntl.h>
+
 #include "tests/integration/scene.h"
 
 /* ------------------------------------------------------------------ life */
@@ -758,6 +761,89 @@ static void lies_in_the_page_hurt_only_the_liar(void)
     vm_destroy(&w);
 }
 
+/* All that a process that its guest has taken over can write to: files that it has open. */
+static void spoil(pid_t pid, const char *name, const char *or_this, size_t *spoilt)
+{
+    uint8_t nonsense[65536];
+    char directory[64];
+    struct dirent *e;
+    DIR *d;
+
+    snprintf(directory, sizeof(directory), "/proc/%d/fd", (int)pid);
+    d = opendir(directory);
+    assert_non_null(d);
+    while ((e = readdir(d))) {
+        char path[400], target[256];
+        ssize_t n;
+        int fd;
+
+        snprintf(path, sizeof(path), "%s/%s", directory, e->d_name);
+        n = readlink(path, target, sizeof(target) - 1);
+        target[n > 0 ? n : 0] = '\0';
+        if (!strstr(target, name) && !strstr(target, or_this))
+            continue;
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_true(fd >= 0);
+        for (size_t i = 0; i < sizeof(nonsense); i++)
+            nonsense[i] = (uint8_t)random();
+        for (int i = 0; i < 32; i++)
+            assert_int_equal(pwrite(fd, nonsense, sizeof(nonsense),
+                                    (off_t)(i * (int)sizeof(nonsense))), sizeof(nonsense));
+        close(fd);
+        ++*spoilt;
+    }
+    closedir(d);
+}
+
+/* What it writes is lost to itself: its TPM is not served, or as after a power cut, never replaced by a
+ * new one; the log says which file it is, and nobody else notices. */
+static void a_process_that_spoils_its_files_loses_its_own_tpm(void)
+{
+    static const struct {
+        const char *name, *or_this; /* of its files */
+        size_t files;
+        bool served;
+        const char *said;
+    } what[] = {
+        { "/slot-", "/slot-", 2, false,
+          "000000000001: slot 0 is damaged: its header does not verify; slot 1 is damaged" },
+        { "/journal/", "/journal/", 1, true, "000000000002: the journal is damaged" },
+        { "/slot-", "/journal/", 3, false, "000000000003: slot 0 is damaged" },
+    };
+    pid_t before[MAX_BACKENDS], pids[MAX_BACKENDS];
+    struct vm v, w;
+
+    vm_boot(&w, 6, UUID_B);
+    extend(&w, 9, "kept");
+    assert_true(backends_wait(&H, 1, before, 1000));
+    for (size_t i = 0; i < sizeof(what) / sizeof(what[0]); i++) {
+        char uuid[40];
+        size_t spoilt = 0;
+
+        snprintf(uuid, sizeof(uuid), "00000000-0000-4000-8000-%012zu", i + 1);
+        vm_boot(&v, 20 + (uint32_t)i, uuid);
+        extend(&v, 9, "lost");
+        assert_true(backends_wait(&H, 2, pids, 1000));
+        spoil(pids[0] == before[0] ? pids[1] : pids[0], what[i].name, what[i].or_this,
+              &spoilt);
+        assert_int_equal(spoilt, what[i].files);
+        process_kill(pids[0] == before[0] ? pids[1] : pids[0]);
+        if (what[i].served) {
+            vm_random(&v);
+            assert_pcr(&v, 9, "lost", 0);
+        } else {
+            assert_int_equal(fx_frontend_wait_backend(v.f, XenbusStateClosing, SOON), 0);
+        }
+        assert_true(log_has(&H, what[i].said));
+        vm_random(&w);
+        vm_destroy(&v);
+    }
+    assert_pcr(&w, 9, "kept", 1);
+    assert_true(backends_wait(&H, 1, pids, 1000));
+    assert_int_equal(pids[0], before[0]);
+    vm_destroy(&w);
+}
+
 static void several_pages_carry_a_request(void)
 {
     struct vm v;
@@ -997,6 +1083,7 @@ int main(int argc, char **argv)
         MOCK(a_device_without_uuid_is_refused),
         MOCK(malformed_commands_get_an_answer),
         MOCK(lies_in_the_page_hurt_only_the_liar),
+        MOCK(a_process_that_spoils_its_files_loses_its_own_tpm),
         MOCK(several_pages_carry_a_request),
         MOCK(a_cancelled_command_ends),
         MOCK(conflicts_and_spurious_watches_change_nothing),

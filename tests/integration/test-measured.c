@@ -107,8 +107,8 @@ static int command(const char *arguments)
     char line[1024];
     int status;
 
-    snprintf(line, sizeof(line), "env -u LD_LIBRARY_PATH %.*s -c %s/xl-vtpm.conf %s >%s/out 2>&1",
-             (int)strlen(H.daemon_program) - 1, H.daemon_program, H.dir, arguments, H.dir);
+    snprintf(line, sizeof(line), "env -u LD_LIBRARY_PATH %s -c %s/xl-vtpm.conf %s >%s/out 2>&1",
+             H.command_program, H.dir, arguments, H.dir);
     status = system(line);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }

@@ -527,8 +527,7 @@ static pid_t mover(bool here, const char *what, const char *const *arguments, in
     int to[2] = { -1, -1 }, from[2] = { -1, -1 };
     pid_t pid;
 
-    snprintf(program, sizeof(program), "%.*s-move", (int)strlen(H.daemon_program) - 1,
-             H.daemon_program);
+    snprintf(program, sizeof(program), "%s-move", H.command_program);
     snprintf(rsh_command, sizeof(rsh_command), "%s rsh", self);
     for (int i = 0; arguments[i]; i++)
         argv[5 + i] = arguments[i];
@@ -702,8 +701,8 @@ static void share(void)
 {
     char line[900];
 
-    snprintf(line, sizeof(line), "LD_LIBRARY_PATH= %.*s -c %s share " UUID_A " >/dev/null",
-             (int)strlen(H.daemon_program) - 1, H.daemon_program, conf_here);
+    snprintf(line, sizeof(line), "LD_LIBRARY_PATH= %s -c %s share " UUID_A " >/dev/null",
+             H.command_program, conf_here);
     assert_int_equal(system(line), 0);
 }
 

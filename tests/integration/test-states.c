@@ -26,13 +26,11 @@ static void out_path(char path[160])
 /* Starts `xl-vtpm ARGUMENT...`. */
 static pid_t command_start(const char *const *arguments)
 {
-    char program[520], conf[160], out[160];
+    char conf[160], out[160];
     const char *argv[12] = { "xl-vtpm", "-c", conf };
     pid_t pid;
     int fd;
 
-    snprintf(program, sizeof(program), "%.*s", (int)strlen(H.daemon_program) - 1,
-             H.daemon_program);
     snprintf(conf, sizeof(conf), "%s/xl-vtpm.conf", H.dir);
     out_path(out);
     for (int i = 0; arguments[i]; i++)
@@ -50,7 +48,7 @@ static pid_t command_start(const char *const *arguments)
     open("/dev/null", O_RDONLY);
     /* the command has the host's own libraries, which do not go with the fakes' libxenctrl */
     unsetenv("LD_LIBRARY_PATH");
-    execv(program, (char *const *)argv);
+    execv(H.command_program, (char *const *)argv);
     _exit(127);
 }
 
@@ -153,22 +151,36 @@ static void open_driver(struct vm *v)
     assert_int_equal(fx_frontend_connect(v->f, SOON), 0);
 }
 
-static void boot_and_find(uint32_t domid, const char *uuid, const char *text)
-{
-    struct vm v;
-
-    vm_boot(&v, domid, uuid);
-    assert_nv(&v, text);
-    vm_shutdown(&v);
-    assert_true(backends_wait(&H, 0, NULL, SOON));
-}
-
 /* Until the daemon has forgotten it: where the domain is gone before that looks, it may have been
  * saved, and a process more sees to its state. */
 static void shut_down(struct vm *v, const char *forgotten)
 {
     vm_shutdown(v);
     assert_true(log_wait(&H, forgotten, SOON));
+}
+
+static unsigned number_of(const char *uuid)
+{
+    unsigned number = 0;
+    const char *at;
+
+    expect_code(COMMAND("show", "--json", uuid), 0);
+    at = strstr(said, "\"number\":");
+    assert_true(at && sscanf(at, "\"number\": %u", &number) == 1);
+    return number;
+}
+
+static void boot_and_find(uint32_t domid, const char *uuid, const char *text)
+{
+    char forgotten[100];
+    struct vm v;
+
+    vm_boot(&v, domid, uuid);
+    assert_nv(&v, text);
+    snprintf(forgotten, sizeof(forgotten), "dom %u/0 %s #%u: forgotten", domid, uuid,
+             number_of(uuid));
+    shut_down(&v, forgotten);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
 }
 
 static void the_master_key_changes_under_running_guests(void)
@@ -226,6 +238,16 @@ static void the_master_key_changes_under_running_guests(void)
     boot_and_find(10, UUID_C, "c");
 }
 
+/* The record of it has the volatile state alone. */
+static void start_a_hash(struct vm *v)
+{
+    static const uint8_t start[] = { 0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x86, 0, 0, 0, 0x0b };
+    uint8_t response[4096];
+    size_t n;
+
+    assert_int_equal(tpm_send(v->f, start, sizeof(start), response, &n), 0);
+}
+
 static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
 {
     pid_t pids[MAX_BACKENDS];
@@ -254,6 +276,31 @@ static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
     expect_code(COMMAND("rekey"), 0);
     assert_int_equal(daemon_start(&H), 0);
     assert_pcr(&v, 7, "boot", 2);
+
+    /* a record without the permanent state, then one that is to be repeated on it */
+    start_a_hash(&v);
+    extend(&v, 7, "boot");
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    daemon_kill(&H);
+    process_kill(pids[0]);
+    expect_code(COMMAND("rekey"), 0);
+    expect_said("sealed under the new key: 1,");
+    assert_int_equal(daemon_start(&H), 0);
+    assert_pcr(&v, 7, "boot", 3);
+
+    /* what is to be repeated has changed the permanent state */
+    write_nv(&v, "c"); /* recorded whole, as the hash is */
+    write_nv(&v, "d");
+    extend(&v, 7, "boot");
+    write_nv(&v, "e");
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    daemon_kill(&H);
+    process_kill(pids[0]);
+    expect_code(COMMAND("rekey"), 0);
+    expect_said("sealed under the new key: 1,");
+    assert_int_equal(daemon_start(&H), 0);
+    assert_pcr(&v, 7, "boot", 4);
+    assert_nv(&v, "e");
     write_nv(&v, "b");
     vm_shutdown(&v);
     assert_true(backends_wait(&H, 0, NULL, SOON));
@@ -383,6 +430,7 @@ static void a_change_of_key_that_is_killed_costs_no_guest_its_tpm(void)
 
 static void a_damaged_state_is_served_again_after_a_choice(void)
 {
+    char journal[256];
     struct vm v;
 
     boot_and_define(&v, 5, UUID_A, "here");
@@ -402,9 +450,13 @@ static void a_damaged_state_is_served_again_after_a_choice(void)
     assert_int_equal(fx_frontend_wait_backend(v.f, XenbusStateClosing, SOON), 0);
     vm_destroy(&v);
     assert_true(backends_wait(&H, 0, NULL, SOON));
+    snprintf(journal, sizeof(journal), "%s/run/journal/1", H.dir);
+    assert_int_equal(access(journal, F_OK), 0);
     expect_code(COMMAND("recover", "--yes", "--use-slot",
                         strstr(said, "--use-slot 0") ? "0" : "1", "1"), 0);
     expect_said("what was in the other slot is kept in");
+    /* which is of the generation that the choice has got, and of another state */
+    assert_int_not_equal(access(journal, F_OK), 0);
     boot_and_find(7, UUID_A, "here");
 }
 
@@ -663,6 +715,18 @@ static void a_backup_under_running_guests_comes_back(void)
     expect_code(COMMAND("ek-cert", UUID_A), 0);
 }
 
+static void an_instance_made_before_the_first_start_is_served(void)
+{
+    struct vm a;
+
+    lose_the_host();
+    expect_code(COMMAND("create", UUID_A), 0);
+    assert_false(exists("master.key"));
+    assert_int_equal(daemon_start(&H), 0);
+    boot_and_define(&a, 5, UUID_A, "a");
+    vm_shutdown(&a);
+}
+
 /* ------------------------------------------------------------------ its PCRs */
 
 /* `pcrs` tells this PCR of this bank, as the guest has it. */
@@ -727,8 +791,12 @@ static void the_pcrs_of_a_guest_are_told(void)
     expect_extended(7, "boot", 3);
     assert_int_equal(daemon_start(&H), 0);
     assert_pcr(&v, 7, "boot", 3);
-    /* over, until the host is */
-    vm_shutdown(&v);
+    /* over, until the host is; a domain that is gone before the daemon looks may have been saved */
+    assert_int_equal(fx_frontend_close(v.f, SOON), 0);
+    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
+    assert_int_equal(fx_vtpm_remove(H.m, &v.dev, FX_DESTROY), 0);
+    assert_true(log_wait(&H, "forgotten", SOON));
+    vm_destroy(&v);
     assert_true(backends_wait(&H, 0, NULL, SOON));
     expect_code(COMMAND("pcrs", "1"), 0);
     expect_said("whose driver is not connected, or which is over");
@@ -1009,6 +1077,7 @@ int main(int argc, char **argv)
         SCENE("", a_reset_gives_a_guest_another_tpm, NULL, false, 0),
         SCENE("", a_guest_whose_driver_is_unloaded_keeps_its_tpm, NULL, false, 0),
         SCENE("", a_backup_under_running_guests_comes_back, NULL, false, 0),
+        SCENE("", an_instance_made_before_the_first_start_is_served, NULL, false, 0),
         SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
         SCENE("", the_pcrs_of_a_saved_guest_are_told, NULL, false, 0),
         SCENE("", the_pcrs_of_a_tpm_1_2_are_told, "default-tpm-version = 1.2\n", false, 0),

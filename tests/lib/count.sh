@@ -8,12 +8,23 @@
 #   automake_tests DIR [-jN]    `make check` in DIR; counts every TAP line of it
 #   tap_tests NAME COMMAND...   counts the TAP lines that COMMAND prints; fails too
 #                               when it exits non-zero or runs not what it planned
-#   finish                      prints "N passed, N failed", exits accordingly
+#   finish                      prints what failed, with what the test said of it, and
+#                               "N passed, N failed"; exits accordingly
+what_failed=
 passed=0
 failed=0
 skipped=0
 
 say() { printf '\n== %s (after %u s)\n' "$*" "$SECONDS"; }
+
+# failure TEXT: said now, and by finish again; each of its lines starts with "FAILED: ".
+failure() {
+    sed 's/^/FAILED: /' <<<"$1"
+    what_failed+=$1$'\n'
+}
+
+# Of a file in TAP: what is not ok, and the lines of diagnosis after it.
+not_ok() { awk '/^not ok/ { n = 12 } /^(ok|PASS)/ { n = 0 } n-- > 0' "$@" | cut -c 1-300; }
 
 in_dir() { (cd "$1" && shift && "$@"); }
 
@@ -25,7 +36,7 @@ step() {
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
-        echo "FAILED: $name: $*"
+        failure "$name: $*"
         return 1
     fi
 }
@@ -39,7 +50,7 @@ automake_tests() {
     make -C "$dir" -k -j"$(nproc)" check TESTS= >/dev/null 2>&1
     say "make check in $dir"
     make -C "$dir" -k check "$@" 2>&1 | tee "$out"
-    local status=${PIPESTATUS[0]} p f s
+    local status=${PIPESTATUS[0]} p f s name log last=
     # the summary that automake's test harness prints, summed over its runs
     p=$(awk '/^# (PASS|XFAIL):/ { n += $3 } END { print n + 0 }' "$out")
     f=$(awk '/^# (FAIL|XPASS|ERROR):/ { n += $3 } END { print n + 0 }' "$out")
@@ -49,15 +60,23 @@ automake_tests() {
     skipped=$((skipped + s))
     if [ "$status" != 0 ] && [ "$f" = 0 ]; then
         failed=$((failed + 1))
-        echo "FAILED: make check in $dir exited $status"
+        failure "make check in $dir exited $status"
     fi
     if [ "$p" = 0 ]; then
         failed=$((failed + 1))
-        echo "FAILED: make check in $dir ran no test"
+        failure "make check in $dir ran no test"
     fi
     if [ "$f" != 0 ] && [ -f "$dir/test-suite.log" ]; then
         tail -n 400 "$dir/test-suite.log"
     fi
+    while read -r name; do
+        failure "$dir: $name"
+        log=$dir/${name#*: }
+        log=${log%% *}
+        log=${log%.sh}.log
+        [ ! -f "$log" ] || [ "$log" = "$last" ] || failure "$(not_ok "$log")"
+        last=$log
+    done < <(sed -nE '/^(FAIL|XPASS|ERROR): /p' "$out" | awk '!seen[$0]++')
     rm -f "$out"
 }
 
@@ -75,17 +94,19 @@ tap_tests() {
     failed=$((failed + f))
     if [ "$status" != 0 ] && [ "$f" = 0 ]; then
         failed=$((failed + 1))
-        echo "FAILED: $name exited $status"
+        failure "$name exited $status"
     fi
+    [ "$f" = 0 ] || failure "$name"$'\n'"$(not_ok "$out")"
     if [ "$plan" = 0 ] || [ "$plan" != $((p + f)) ]; then
         failed=$((failed + 1))
-        echo "FAILED: $name planned $plan tests and ran $((p + f))"
+        failure "$name planned $plan tests and ran $((p + f))"
     fi
     rm -f "$out"
 }
 
 finish() {
     echo
+    printf %s "$what_failed" | sed 's/^/FAILED: /'
     [ "$skipped" = 0 ] || echo "$skipped skipped (reasons above)"
     echo "$passed passed, $failed failed"
     [ "$failed" = 0 ] && [ "$passed" != 0 ]

@@ -7,9 +7,20 @@
 #   ok NAME CONDITION...   one test
 #   run ARGUMENT...        leaves $code, $out, $err and the files out and err in $dir
 #   is, has, code, field   conditions and what they ask for
+#   host_conf      $dir/conf of a host that is in $dir, with the backend of this build
 #   stays, let_go          another program that is there for a while
 #   hold                   a store that is in use, until let_go
+#   run_amid FILE ARGUMENT...   runs, and lets go as soon as the command has FILE open
 n=0
+host_conf() {
+    cat >"$dir/conf" <<END
+state-dir = $dir/state
+run-dir = $dir/run
+backend-program = $build/vtpm-backend
+backend-user =
+END
+    mkdir -p "$dir/run/journal"
+}
 ok() { # ok NAME CONDITION...
     local name=$1
     shift
@@ -27,11 +38,14 @@ ok() { # ok NAME CONDITION...
     fi
 }
 
-run() {
-    "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" "$@" >"$dir/out" 2>"$dir/err" </dev/null
-    code=$?
+heard() { # CODE
+    code=$1
     out=$(cat "$dir/out")
     err=$(cat "$dir/err")
+}
+run() {
+    "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+    heard $?
 }
 is() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; false; }; }
 has() { case $1 in *"$2"*) ;; *) echo "'$2' is not in it"; false ;; esac; }
@@ -56,3 +70,14 @@ let_go() {
 }
 # hold DIRECTORY UUID KEYFILE: somebody has the store
 hold() { stays "$build/tests/unit/state" hold "$@"; }
+run_amid() {
+    local file=$1
+    shift
+    "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" "$@" >"$dir/out" 2>"$dir/err" </dev/null 7>&- &
+    # until it has it or is over
+    while [ -n "$(readlink /proc/$!/exe)" ] &&
+        [ -z "$(find /proc/$!/fd -lname "$file" -print -quit 2>/dev/null)" ]; do :; done
+    let_go
+    wait $!
+    heard $?
+}

@@ -195,7 +195,7 @@ static const char *const left_over[] = {
     "*newfstatat", "brk", "munmap", "mremap", "*mmap", "*mprotect", "*madvise", "getrandom",
     "clock_gettime", "gettimeofday", "time", "timer_settime", "timer_delete", "rt_sigreturn",
     "rt_sigprocmask", "*rt_sigaction", "*futex", "getpid", "gettid", "exit", "exit_group",
-    "*writev", "*tgkill", "*ioctl", "*lseek",
+    "*writev", "*tgkill", "*ioctl", "*lseek", "*sched_setattr",
 };
 
 static void every_call_there_is(void)
@@ -271,6 +271,9 @@ ATTEMPT(signals_a_sibling, if (syscall(SYS_tgkill, w.sibling, w.sibling, SIGTERM
 ATTEMPT(traces_a_sibling, if (ptrace(PTRACE_ATTACH, w.sibling, NULL, NULL) < 0) _exit(1);)
 ATTEMPT(limits_a_sibling, struct rlimit r = { 0 };
         if (prlimit(w.sibling, RLIMIT_CPU, &r, NULL) < 0) _exit(1);)
+ATTEMPT(holds_a_sibling_back, char idle[48] = { 48, 0, 0, 0, 5 };
+        if (syscall(SYS_sched_setattr, w.sibling, idle, 0) < 0) _exit(1);)
+ATTEMPT(holds_its_user_back, if (setpriority(PRIO_USER, 0, 19) < 0) _exit(1);)
 ATTEMPT(lifts_its_limits, struct rlimit r = { RLIM_INFINITY, RLIM_INFINITY };
         if (setrlimit(RLIMIT_NOFILE, &r) < 0) _exit(1);)
 ATTEMPT(becomes_root, if (setresuid(0, 0, 0) < 0) _exit(1);)
@@ -327,6 +330,8 @@ static const struct {
     { "signal a sibling", signals_a_sibling, "tgkill" },
     { "trace a sibling", traces_a_sibling, "ptrace" },
     { "limit a sibling", limits_a_sibling, "prlimit64" },
+    { "hold a sibling back", holds_a_sibling_back, "sched_setattr" },
+    { "hold its user back", holds_its_user_back, "setpriority" },
     { "lift its limits", lifts_its_limits, "prlimit64 setrlimit" },
     { "become root", becomes_root, "setresuid" },
     { "mount", mounts, "mount" },
@@ -466,6 +471,20 @@ static void goes_for_others(void)
     MUST_FAIL(sethostname("x", 1) == 0);
 }
 
+static long schedules(uint32_t policy, int32_t niceness)
+{
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } wanted = { .size = sizeof(wanted), .policy = policy, .nice = niceness,
+                 .priority = policy == SCHED_FIFO };
+
+    return syscall(SYS_sched_setattr, 0, &wanted, 0);
+}
+
 static void goes_for_privileges(void)
 {
     struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -482,6 +501,9 @@ static void goes_for_privileges(void)
     MUST_FAIL(!xlv_sandbox_is_sanitized() && setrlimit(RLIMIT_DATA, &more) == 0);
     MUST_FAIL(setrlimit(RLIMIT_CORE, &more) == 0);
     MUST_FAIL(nice(-5) != -1);
+    MUST_FAIL(schedules(SCHED_OTHER, getpriority(PRIO_PROCESS, 0) - 1) == 0);
+    MUST_FAIL(schedules(SCHED_FIFO, 0) == 0);
+    MUST_FAIL(schedules(SCHED_OTHER, getpriority(PRIO_PROCESS, 0)) != 0);
 }
 
 static void takes_too_much(void)
@@ -526,9 +548,10 @@ static void the_host_is_out_of_reach_without_the_filter(void **state)
 
 static void dies(void)
 {
+    /* a shell's background job is told to ignore it */
+    signal(SIGQUIT, SIG_DFL);
     raise(SIGQUIT);
 }
-
 
 static void nothing_of_its_memory_gets_onto_a_disk(void **state)
 {

@@ -125,10 +125,8 @@ static void send_descriptors(int socket)
 
     for (size_t i = 0; i < 16; i++)
         fds[i] = socket;
-    for (int i = 0; i < 300; i++)
-        if (xlv_send_message(socket, &m, sizeof(m), fds, 16))
-            break;
-    note("sent %d\n", getpid());
+    while (xlv_send_message(socket, &m, sizeof(m), fds, 16) == 0)
+        ;
     sleep_forever();
 }
 

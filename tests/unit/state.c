@@ -4,6 +4,7 @@
  * command: the key is chosen with the lock held, the state is text.
  *
  *   state commit DIRECTORY UUID KEYFILE TEXT...   one commit for each TEXT
+ *   state put    DIRECTORY UUID KEYFILE           one commit of what standard input has
  *   state read   DIRECTORY UUID KEYFILE           prints "<generation> <text>"
  *   state hold   DIRECTORY UUID KEYFILE           locks it, prints "held", until stdin ends
  *
@@ -26,7 +27,9 @@
 
 static int work(char **argv, int count, struct xlv_error *e)
 {
-    bool none = !strcmp(argv[3], "none"), commits = !strcmp(argv[0], "commit");
+    static uint8_t input[XLV_PERMANENT_MAX];
+    bool none = !strcmp(argv[3], "none"), puts_it = !strcmp(argv[0], "put");
+    bool commits = puts_it || !strcmp(argv[0], "commit");
     int dirfd XLV_CLOSE = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int slots[2] = { -1, -1 };
     struct xlv_keys *keys = NULL;
@@ -63,6 +66,8 @@ static int work(char **argv, int count, struct xlv_error *e)
         rc = 0;
     for (int i = 4; commits && i < count && !rc; i++)
         rc = xlv_store_commit(store, (uint8_t *)argv[i], strlen(argv[i]), &generation, e);
+    if (!rc && puts_it)
+        rc = xlv_store_commit(store, input, fread(input, 1, sizeof(input), stdin), &generation, e);
     if (!rc && !commits)
         printf("%llu %.*s\n", (unsigned long long)generation, (int)length, (char *)data);
     free(data);

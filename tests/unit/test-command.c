@@ -149,9 +149,14 @@ static void what_reads_and_what_can_be_repeated_is_known(void **unused)
         assert_int_equal(effect(c), XLV_EFFECT_ANYTHING);
     }
     assert_int_equal(effect(tpm2_pcr_extend_in_session(1, 1, 0x03000000)), XLV_EFFECT_ANYTHING);
+    /* what writes to an index that is there */
+    assert_int_equal(effect(tpm2_nv_write(0x01500000, 1, 8)), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(tpm2_nv_increment(0x01500000)), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(tpm2_nv_extend(0x01500000, 1)), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(tpm2_nv_set_bits(0x01500000, 1)), XLV_EFFECT_AGAIN);
     /* what changes more, or was not looked at */
-    assert_int_equal(effect(tpm2_nv_write(0x01500000, 1, 8)), XLV_EFFECT_ANYTHING);
-    assert_int_equal(effect(tpm2_nv_increment(0x01500000)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_nv_define(0x01500000, 0, 8)), XLV_EFFECT_ANYTHING);
+    assert_int_equal(effect(tpm2_nv_undefine(0x01500000)), XLV_EFFECT_ANYTHING);
     assert_int_equal(effect(tpm2_clear_control_free()), XLV_EFFECT_ANYTHING);
     assert_int_equal(xlv_command_effect(XLV_TPM_2_0, NULL, 0), XLV_EFFECT_ANYTHING);
     /* TPM 1.2, and what is not for the TPM at hand */
@@ -172,7 +177,8 @@ static void nothing_is_known_of_what_is_malformed(void **unused)
 {
     struct cmd commands[] = { tpm2_get_random(8), tpm2_nv_read(0x01500000, 8),
                               tpm2_pcr_extend(1, 1), tpm2_start_session(),
-                              tpm2_sign(0x80000000, TPM2_RS_PW, 0x18, 1) };
+                              tpm2_sign(0x80000000, TPM2_RS_PW, 0x18, 1),
+                              tpm2_nv_write(0x01500000, 1, 8), tpm2_nv_increment(0x01500000) };
 
     (void)unused;
     for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {

@@ -190,6 +190,8 @@ static struct xlv_journal_record exchange_of(uint64_t sequence)
 
     r.repeat = r.request + 500;
     r.repeat_length = 73;
+    r.repeat_changes = sequence == 4;
+    r.generation += r.repeat_changes;
     return r;
 }
 
@@ -217,11 +219,11 @@ static void today_s_journal_is_written_as_the_golden_one(void **state)
     xlv_journal_free(journal);
     assert_int_equal(xlv_pread_all(fd, now, JOURNAL_BYTES, 0), 0);
     assert_int_equal(xlv_pread_all(fd, now + JOURNAL_BYTES, EXCHANGE_BYTES, EXCHANGES_AT), 0);
-    compare_golden("journal-v2", now, sizeof(now));
+    compare_golden("journal-v3", now, sizeof(now));
     xlv_close(&fd);
 }
 
-static void read_journal(const char *name, uint64_t sequence, uint32_t repeat)
+static void read_journal(const char *name, uint64_t sequence, uint32_t repeat, bool changes)
 {
     static uint8_t bytes[JOURNAL_BYTES + EXCHANGE_BYTES];
     struct xlv_journal_record found, r = exchange_of(sequence);
@@ -236,7 +238,8 @@ static void read_journal(const char *name, uint64_t sequence, uint32_t repeat)
     assert_int_equal(xlv_journal_new(&journal, fd, &uuid, key, NULL), 0);
     assert_int_equal(xlv_journal_load(journal, &found, NULL), 0);
     assert_int_equal(found.sequence, sequence);
-    assert_int_equal(found.generation, 5);
+    assert_int_equal(found.generation, changes ? 6 : 5);
+    assert_int_equal(found.repeat_changes, changes);
     assert_memory_equal(&found.ring, &r.ring, sizeof(r.ring));
     assert_int_equal(found.outcome, XLV_JOURNAL_FINISH);
     assert_int_equal(found.request_length, 22);
@@ -258,14 +261,15 @@ static void read_journal(const char *name, uint64_t sequence, uint32_t repeat)
 static void the_golden_journal_is_read(void **state)
 {
     (void)state;
-    read_journal("journal-v2", 4, 73);
+    read_journal("journal-v3", 4, 73, true);
 }
 
-/* A backend of the version before left it to its successor. */
-static void the_golden_journal_of_layout_1_is_read(void **state)
+/* Backends of versions before left them to their successors. */
+static void golden_journals_of_earlier_layouts_are_read(void **state)
 {
     (void)state;
-    read_journal("journal-v1", 2, 0);
+    read_journal("journal-v2", 4, 73, false);
+    read_journal("journal-v1", 2, 0, false);
 }
 
 int main(void)
@@ -275,7 +279,7 @@ int main(void)
         cmocka_unit_test(the_golden_store_is_read),
         cmocka_unit_test(today_s_journal_is_written_as_the_golden_one),
         cmocka_unit_test(the_golden_journal_is_read),
-        cmocka_unit_test(the_golden_journal_of_layout_1_is_read),
+        cmocka_unit_test(golden_journals_of_earlier_layouts_are_read),
     };
 
     for (uint8_t i = 0; i < XLV_KEY_SIZE; i++)

@@ -275,9 +275,9 @@ static void damage_to_the_control_words_is_refused(void **state)
         assert_load(XLV_E_CORRUPT, "does not begin as one");
         flip(bit / 8, bit % 8);
     }
-    flip(7, 0);
-    assert_load(XLV_E_VERSION, "layout 3, this program knows 1 and 2");
-    flip(7, 0);
+    flip(7, 2);
+    assert_load(XLV_E_VERSION, "layout 7, this program knows 1 to 3");
+    flip(7, 2);
     assert_record(&two);
 }
 
@@ -296,7 +296,8 @@ static struct xlv_journal_record on_top_of(const struct xlv_journal_record *whol
 {
     struct xlv_journal_record r = *exchange;
 
-    r.generation = whole->generation;
+    if (!r.repeat_changes)
+        r.generation = whole->generation;
     r.volatile_length = whole->volatile_length;
     r.volatile_state = whole->volatile_state;
     r.permanent_length = whole->permanent_length;
@@ -322,6 +323,7 @@ static void assert_exchange(const struct xlv_journal_record *whole,
     assert_int_equal(xlv_journal_load(journal, &r, NULL), 0);
     assert_int_equal(r.repeat_length, exchange->repeat_length);
     assert_memory_equal(r.repeat, exchange->repeat, exchange->repeat_length);
+    assert_int_equal(r.repeat_changes, exchange->repeat_changes);
 }
 
 static void an_exchange_goes_on_top_of_the_last_whole_record(void **state)
@@ -366,6 +368,55 @@ static void an_exchange_needs_a_whole_record(void **state)
     assert_record(&whole);
 }
 
+/* What is repeated may change the permanent state: of before it, if the record has it. */
+static void an_exchange_may_have_a_generation_of_its_own(void **state)
+{
+    struct xlv_journal_record with = record_of(1, 10, 10, 500, 700);
+    struct xlv_journal_record without = record_of(5, 10, 10, 500, 0);
+    struct xlv_journal_record exchange = exchange_of(9, 100), reads = exchange_of(10, 0);
+
+    (void)state;
+    exchange.repeat_changes = true;
+    assert_int_not_equal(exchange.generation, with.generation);
+    assert_load(XLV_E_EMPTY, "");
+    for (unsigned reopened = 0; reopened < 2; reopened++) {
+        append(&without);
+        if (reopened) {
+            reopen();
+            assert_record(&without);
+        }
+        assert_int_equal(xlv_journal_append_exchange(journal, &exchange, NULL), -EINVAL);
+        assert_record(&without);
+        append(&with);
+        if (reopened) {
+            reopen();
+            assert_record(&with);
+        }
+        append_exchange(&exchange);
+        assert_exchange(&with, &exchange);
+        append_exchange(&reads);
+        assert_exchange(&with, &reads);
+    }
+    with.repeat_changes = true;
+    assert_int_equal(xlv_journal_append(journal, &with, NULL), XLV_E_INVALID);
+}
+
+static void a_whole_record_may_have_something_to_be_repeated(void **state)
+{
+    struct xlv_journal_record whole = record_of(1, 10, 10, 500, 700);
+    struct xlv_journal_record exchange = exchange_of(2, 50);
+
+    (void)state;
+    whole.repeat = bytes + 99;
+    whole.repeat_length = XLV_JOURNAL_REPEAT_MAX;
+    assert_load(XLV_E_EMPTY, "");
+    append(&whole);
+    reopen();
+    assert_exchange(&whole, &whole);
+    append_exchange(&exchange);
+    assert_exchange(&whole, &exchange);
+}
+
 static void an_exchange_above_the_limits_is_refused(void **state)
 {
     struct xlv_journal_record whole = record_of(1, 10, 10, 500, 0), exchange;
@@ -385,9 +436,8 @@ static void an_exchange_above_the_limits_is_refused(void **state)
     assert_exchange(&whole, &exchange);
     exchange.request_length++;
     assert_int_equal(xlv_journal_append_exchange(journal, &exchange, NULL), XLV_E_INVALID);
-    /* nor does a whole record have anything to be repeated */
     whole.repeat = bytes;
-    whole.repeat_length = 1;
+    whole.repeat_length = XLV_JOURNAL_REPEAT_MAX + 1;
     assert_int_equal(xlv_journal_append(journal, &whole, NULL), XLV_E_INVALID);
 }
 
@@ -601,6 +651,8 @@ int main(void)
         TEST(damage_to_the_control_words_is_refused),
         TEST(an_exchange_goes_on_top_of_the_last_whole_record),
         TEST(an_exchange_needs_a_whole_record),
+        TEST(an_exchange_may_have_a_generation_of_its_own),
+        TEST(a_whole_record_may_have_something_to_be_repeated),
         TEST(an_exchange_above_the_limits_is_refused),
         TEST(damage_to_the_newest_exchange_is_refused),
         TEST(an_older_record_is_not_taken_for_the_newest),

@@ -1462,9 +1462,9 @@ static void attempts_that_end_are_not_counted_together(void **unused)
 
 /* --- a TPM that fails ---------------------------------------------------------- */
 
-/* What libtpms would have to be broken for, done here: the command is executed,
+/* What libtpms would have to be broken for, done here, once: the command is executed,
  * and what comes back is something else. */
-static enum { FINE, NO_RESPONSE, FAILURE_MODE, TOO_MUCH, NO_MEMORY } engine_does;
+static enum ending { FINE, NO_RESPONSE, FAILURE_MODE, TOO_MUCH, NO_MEMORY } engine_does;
 static uint8_t executed[64]; /* what the TPM really answered */
 
 int __real_xlv_engine_execute(uint8_t locality, const uint8_t *request, size_t request_length,
@@ -1481,11 +1481,13 @@ int __wrap_xlv_engine_execute(uint8_t locality, const uint8_t *request, size_t r
     static uint8_t big[4096] = "\x80\x01\x00\x00\x10\x00\x00\x00\x00\x00";
     int r = __real_xlv_engine_execute(locality, request, request_length, response,
                                       response_length, e);
+    enum ending now = engine_does;
 
-    if (engine_does == FINE)
+    if (now == FINE)
         return r;
+    engine_does = FINE;
     memcpy(executed, *response, *response_length < 64 ? *response_length : 64);
-    switch (engine_does) {
+    switch (now) {
     case NO_RESPONSE:
         *response = NULL;
         *response_length = 0;
@@ -1516,9 +1518,9 @@ static void a_tpm_that_fails_is_put_back(void **unused)
         engine_does = i ? FAILURE_MODE : NO_RESPONSE;
         ask(&m, tpm2_nv_increment(COUNTER), &a);
         assert_int_equal(a.code, XLV_TPM2_RC_FAILURE);
+        engine_does = i ? FAILURE_MODE : NO_RESPONSE;
         ask(&m, tpm2_get_random(32), &a);
         assert_int_equal(a.code, XLV_TPM2_RC_FAILURE);
-        engine_does = FINE;
         /* bytes that were drawn and undone do not come again */
         good(&m, tpm2_get_random(32), &a);
         assert_memory_not_equal(a.b + 12, executed + 12, 32);
@@ -1541,7 +1543,6 @@ static void a_response_that_does_not_fit_becomes_an_error(void **unused)
     start(&m);
     engine_does = TOO_MUCH;
     ask(&m, tpm2_get_random(32), &a);
-    engine_does = FINE;
     assert_int_equal(a.code, 0x154); /* TPM_RC_NO_RESULT */
     good(&m, tpm2_get_random(32), &a);
     end(&m);
@@ -1559,7 +1560,6 @@ static void no_memory_is_for_the_successor_to_solve(void **unused)
     submit(&m, tpm2_nv_increment(COUNTER));
     engine_does = NO_MEMORY;
     assert_int_equal(xlv_session_work(m.session, NULL), -ENOMEM);
-    engine_does = FINE;
     assert_int_equal(page_state(&m), XLV_RING_SUBMIT);
     kill_it(&m);
     start(&m);
@@ -1733,6 +1733,154 @@ static void extends_are_done_again(void **unused)
     assert_true(generation < 20); /* none of it was for the disk */
 }
 
+static bool recorded_as_repeated(struct machine *m)
+{
+    struct xlv_journal_record record;
+
+    OK(xlv_journal_load(m->journal, &record, &e));
+    return record.repeat_changes;
+}
+
+#define EXTENDED 0x01500004u
+#define BITS 0x01500005u
+
+/*
+ * So is what writes to an NV index, though it is committed each time: what the guest reads is as if
+ * nobody had been killed, and the store alone has it as well, after a power cut.
+ */
+static void writes_are_done_again(void **unused)
+{
+    static const struct { uint32_t index; uint16_t size; } read[] = {
+        { COUNTER, 8 }, { ORDERLY, 8 }, { PLAIN, 16 }, { EXTENDED, 32 }, { BITS, 8 },
+    };
+    uint8_t straight[5][32], pcr[2][32];
+    struct answer a;
+
+    (void)unused;
+    for (unsigned kills = 0; kills < 2; kills++) {
+        struct machine m;
+        unsigned again = 0;
+
+        srandom(17);
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        define_counters(&m);
+        good(&m, tpm2_nv_define(EXTENDED, TPM2_NV_EXTEND, 32), &a);
+        good(&m, tpm2_nv_define(BITS, TPM2_NV_BITS, 8), &a);
+        for (unsigned i = 0; i < 200; i++) {
+            /* beside them what is recorded whole, and what turns the generator */
+            switch (i % 11) {
+            case 0: submit(&m, tpm2_nv_extend(EXTENDED, (uint8_t)i)); break;
+            case 1: submit(&m, tpm2_nv_set_bits(BITS, UINT64_C(1) << i % 64)); break;
+            case 2: submit(&m, tpm2_nv_increment(ORDERLY)); break;
+            case 3: submit(&m, tpm2_pcr_extend(10, (uint8_t)i)); break;
+            case 4: submit(&m, i % 2 ? tpm2_hash_start() : tpm2_get_random(8)); break;
+            case 5: case 6: submit(&m, tpm2_nv_increment(COUNTER)); break;
+            default: submit(&m, tpm2_nv_write(PLAIN, (uint8_t)i, 16)); break;
+            }
+            for (unsigned n = 0; kills && random() % 2 && n < XLV_ATTEMPTS_MAX - 1 &&
+                                 page_state(&m) == XLV_RING_SUBMIT; n++)
+                killed_after(&m, (unsigned)random() % (STEPS + 1));
+            if (page_state(&m) == XLV_RING_SUBMIT)
+                work(&m);
+            take_answer(&m, &a);
+            assert_int_equal(a.code, 0);
+            again += recorded_as_repeated(&m);
+            if (i % 11 == 4 && i % 2)
+                good(&m, tpm2_flush(get32(a.b + 10)), &a);
+            if (kills && i % 5 == 4) {
+                kill_it(&m);
+                start(&m);
+                assert_true(status(&m).resumed);
+            }
+        }
+        assert_true(again > (kills ? 20 : 100));
+        read_pcr(&m, 10, pcr[kills]);
+        for (unsigned cut = 0; cut < 2; cut++) {
+            for (unsigned i = 0; i < 5; i++) {
+                good(&m, tpm2_nv_read(read[i].index, read[i].size), &a);
+                if (!kills && !cut)
+                    memcpy(straight[i], a.b + 16, read[i].size);
+                else if (!cut || read[i].index != ORDERLY) /* which may be ahead then */
+                    assert_memory_equal(straight[i], a.b + 16, read[i].size);
+            }
+            kill_it(&m);
+            assert_int_equal(ftruncate(m.journal_fd, 0), 0);
+            start(&m);
+            assert_false(status(&m).resumed);
+        }
+        end(&m);
+    }
+    assert_memory_equal(pcr[0], pcr[1], 32);
+}
+
+/* The domain goes, and its process dies amid a write of a row of them: the next boot finds it
+ * written or not at all, and every one before it. */
+static void a_new_boot_has_what_was_written_last(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint64_t want = 1;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    for (unsigned steps = 0; steps <= STEPS; steps++) {
+        uint64_t found;
+
+        good(&m, tpm2_nv_define(BITS, TPM2_NV_BITS, 8), &a); /* recorded whole */
+        good(&m, tpm2_nv_increment(COUNTER), &a);
+        assert_true(recorded_as_repeated(&m));
+        want++;
+        submit(&m, tpm2_nv_increment(COUNTER));
+        for (unsigned i = 0; i < steps; i++)
+            OK(xlv_session_step(m.session, &e));
+        kill_it(&m);
+        memset(&m.port.page, 0, sizeof(m.port.page));
+        m.ring.domid++;
+        start(&m);
+        found = read_counter(&m, COUNTER);
+        /* recorded: made up for */
+        assert_int_equal(found, want + (steps >= 4));
+        want = found;
+        good(&m, tpm2_nv_undefine(BITS), &a);
+    }
+    end(&m);
+}
+
+/* What the disk refuses is not done again, by this process or the next. */
+static void a_write_that_was_undone_is_not_done_again(void **unused)
+{
+    (void)unused;
+    for (unsigned killed = 0; killed < 2; killed++) {
+        struct machine m;
+        struct answer a;
+
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        define_counters(&m);
+        for (unsigned i = 0; i < 3; i++)
+            good(&m, tpm2_nv_increment(COUNTER), &a);
+        assert_true(recorded_as_repeated(&m));
+        sync_failures(0, XLV_COMMIT_TRIES);
+        ask(&m, tpm2_nv_increment(COUNTER), &a);
+        sync_failures(0, 0);
+        assert_int_equal(a.code, 0x923);
+        if (killed) {
+            kill_it(&m);
+            start(&m);
+            assert_true(status(&m).resumed);
+        }
+        assert_int_equal(read_counter(&m, COUNTER), 4);
+        good(&m, tpm2_nv_increment(COUNTER), &a);
+        kill_it(&m);
+        start(&m);
+        assert_int_equal(read_counter(&m, COUNTER), 5);
+        end(&m);
+    }
+}
+
 /* So are those of TPM 1.2. */
 static void extends_of_tpm_1_2_are_done_again(void **unused)
 {
@@ -1867,21 +2015,31 @@ static void what_is_done_is_counted(void **unused)
     end(&m);
 }
 
-/* What was extended since the last whole record is part of what is kept, by the process itself
- * and by one that does it in its place; and of what an orderly end ends. */
-static void extends_are_kept_with_a_suspended_domain(void **unused)
+/* What was extended and written since the last whole record is part of what is kept, by the process
+ * itself and by one that does it in its place; and of what an orderly end ends. */
+static void what_is_done_again_is_kept_with_a_suspended_domain(void **unused)
 {
     (void)unused;
-    for (unsigned killed = 0; killed < 2; killed++) {
+    for (unsigned killed = 0; killed < 3; killed++) {
         struct machine m;
         struct answer a;
         uint8_t before[32], after[32];
 
         new_machine(&m, XLV_TPM_2_0);
         start(&m);
-        for (uint8_t i = 0; i < 5; i++)
+        define_counters(&m);
+        for (uint8_t i = 0; i < 5; i++) {
             good(&m, tpm2_pcr_extend(10, i), &a);
+            good(&m, tpm2_nv_increment(COUNTER), &a);
+            good(&m, tpm2_nv_increment(ORDERLY), &a);
+        }
         read_pcr(&m, 10, before);
+        assert_true(recorded_as_repeated(&m));
+        if (killed == 2) { /* in its last commit */
+            submit(&m, tpm2_nv_increment(COUNTER));
+            for (unsigned i = 0; i < 4; i++)
+                OK(xlv_session_step(m.session, &e));
+        }
         if (killed) {
             kill_it(&m);
             keep_it(&m);
@@ -1895,6 +2053,8 @@ static void extends_are_kept_with_a_suspended_domain(void **unused)
         start(&m);
         read_pcr(&m, 10, after);
         assert_memory_equal(after, before, 32);
+        assert_int_equal(read_counter(&m, COUNTER), killed == 2 ? 7 : 6);
+        assert_int_equal(read_counter(&m, ORDERLY), 6);
         end(&m);
     }
 }
@@ -2485,10 +2645,13 @@ int main(void)
         cmocka_unit_test(a_journal_of_another_generation_is_not_used),
         cmocka_unit_test(an_older_store_is_brought_up_by_a_journal_that_has_it_all),
         cmocka_unit_test(extends_are_done_again),
+        cmocka_unit_test(writes_are_done_again),
+        cmocka_unit_test(a_new_boot_has_what_was_written_last),
+        cmocka_unit_test(a_write_that_was_undone_is_not_done_again),
         cmocka_unit_test(extends_of_tpm_1_2_are_done_again),
         cmocka_unit_test(hmac_sessions_are_used_again),
         cmocka_unit_test(what_is_done_is_counted),
-        cmocka_unit_test(extends_are_kept_with_a_suspended_domain),
+        cmocka_unit_test(what_is_done_again_is_kept_with_a_suspended_domain),
         cmocka_unit_test(what_is_audited_is_recorded),
         cmocka_unit_test(an_empty_store_is_not_filled_by_itself),
         cmocka_unit_test(a_damaged_store_is_refused_and_kept),

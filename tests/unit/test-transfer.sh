@@ -14,13 +14,7 @@ trap '[ -z "$swtpm" ] || kill "$swtpm" 2>/dev/null; rm -rf "$dir"' EXIT
 
 . "${top_srcdir:-.}/tests/lib/xl-vtpm.sh"
 
-cat >"$dir/conf" <<END
-state-dir = $dir/state
-run-dir = $dir/run
-backend-program = $build/vtpm-backend
-backend-user =
-END
-mkdir -p "$dir/run/journal"
+host_conf
 printf 'a secret\nnot of it\n' >"$dir/pass"
 printf 'another\n' >"$dir/other-pass"
 
@@ -357,4 +351,40 @@ done
 echo "# killed $killed times, the instance was whole then $whole times"
 ok "killed anywhere there is the whole TPM or none, and then one" is "$wrong" 0
 ok "it was killed, and not always too late" test "$killed" -gt 8 -a "$whole" -lt "$killed"
+# --- the first import of a host, where an instance has only a name yet ---
+sed "s|^state-dir.*|state-dir = $dir/fresh|" "$dir/conf" >"$dir/fresh.conf"
+mv "$dir/conf" "$dir/kept.conf"
+mv "$dir/fresh.conf" "$dir/conf"
+run create
+run import "$dir/a1/tpm2-00.permall"
+ok "an instance without a TPM does not need a master key that is not there" code 0
+rm "$dir/fresh/master.key"
+run import "$dir/a1/tpm2-00.permall"
+ok "one that has a TPM does" is "$code $(has "$err" "put it back" && echo yes)" "3 yes"
+mv "$dir/kept.conf" "$dir/conf"
+
+# --- what takes long says so, at a terminal ---
+mkfifo "$dir/gate"
+cat >"$dir/slow-backend" <<END
+#!/bin/sh
+[ -e "$dir/go" ] || read -r _ <"$dir/gate"
+exec "$build/vtpm-backend"
+END
+chmod +x "$dir/slow-backend"
+sed "s|^backend-program.*|backend-program = $dir/slow-backend|" "$dir/conf" >"$dir/slow"
+script -qec "$build/libxl-vtpm/xl-vtpm -c $dir/slow import $dir/a1/tpm2-00.permall" /dev/null \
+    >"$dir/seen" </dev/null &
+script=$!
+until grep -q "xl-vtpm import: 2 s" "$dir/seen"; do
+    kill -0 $script 2>/dev/null || break
+    sleep 0.05
+done
+touch "$dir/go"
+echo >"$dir/gate"
+wait $script
+ok "a command that takes seconds counts them" grep -q "xl-vtpm import: 2 s" "$dir/seen"
+ok "and ends with its result on a line of its own" grep -qP '\r[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\r$' "$dir/seen"
+run import "$dir/a1/tpm2-00.permall"
+ok "what is no terminal is told nothing" is "$code$err" 0
+
 echo "1..$n"

@@ -102,6 +102,8 @@ __attribute__((unused)) static struct cmd tpm2_get_random(uint16_t count)
 }
 
 #define TPM2_NV_COUNTER 0x10u
+#define TPM2_NV_BITS 0x20u
+#define TPM2_NV_EXTEND 0x40u
 #define TPM2_NV_ORDERLY 0x04000000u
 
 /* OWNERWRITE, AUTHWRITE, OWNERREAD, AUTHREAD, NO_DA and what kind says. */
@@ -124,14 +126,23 @@ __attribute__((unused)) static struct cmd tpm2_nv_define(uint32_t index, uint32_
     return c;
 }
 
-__attribute__((unused)) static struct cmd tpm2_nv_increment(uint32_t index)
+/* A command on an index, authorized by its own empty password. */
+__attribute__((unused)) static struct xlv_bytes nv_begin(struct cmd *c, uint32_t code,
+                                                         uint32_t index)
 {
-    struct cmd c;
-    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x134);
+    struct xlv_bytes w = cmd_begin(c, 0x8002, code);
 
     xlv_put_u32_be(&w, index);
     xlv_put_u32_be(&w, index);
     put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+    return w;
+}
+
+__attribute__((unused)) static struct cmd tpm2_nv_increment(uint32_t index)
+{
+    struct cmd c;
+    struct xlv_bytes w = nv_begin(&c, 0x134, index);
+
     cmd_end(&c, &w);
     return c;
 }
@@ -139,11 +150,8 @@ __attribute__((unused)) static struct cmd tpm2_nv_increment(uint32_t index)
 __attribute__((unused)) static struct cmd tpm2_nv_write(uint32_t index, uint8_t byte, uint16_t size)
 {
     struct cmd c;
-    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x137);
+    struct xlv_bytes w = nv_begin(&c, 0x137, index);
 
-    xlv_put_u32_be(&w, index);
-    xlv_put_u32_be(&w, index);
-    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
     xlv_put_u16_be(&w, size);
     for (unsigned i = 0; i < size; i++)
         xlv_put_u8(&w, byte);
@@ -152,14 +160,45 @@ __attribute__((unused)) static struct cmd tpm2_nv_write(uint32_t index, uint8_t 
     return c;
 }
 
+__attribute__((unused)) static struct cmd tpm2_nv_extend(uint32_t index, uint8_t byte)
+{
+    struct cmd c;
+    struct xlv_bytes w = nv_begin(&c, 0x136, index);
+
+    xlv_put_u16_be(&w, 1);
+    xlv_put_u8(&w, byte);
+    cmd_end(&c, &w);
+    return c;
+}
+
+__attribute__((unused)) static struct cmd tpm2_nv_set_bits(uint32_t index, uint64_t bits)
+{
+    struct cmd c;
+    struct xlv_bytes w = nv_begin(&c, 0x135, index);
+
+    xlv_put_u32_be(&w, (uint32_t)(bits >> 32));
+    xlv_put_u32_be(&w, (uint32_t)bits);
+    cmd_end(&c, &w);
+    return c;
+}
+
+__attribute__((unused)) static struct cmd tpm2_nv_undefine(uint32_t index)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x122);
+
+    xlv_put_u32_be(&w, TPM2_RH_OWNER);
+    xlv_put_u32_be(&w, index);
+    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+    cmd_end(&c, &w);
+    return c;
+}
+
 __attribute__((unused)) static struct cmd tpm2_nv_read(uint32_t index, uint16_t size)
 {
     struct cmd c;
-    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x14e);
+    struct xlv_bytes w = nv_begin(&c, 0x14e, index);
 
-    xlv_put_u32_be(&w, index);
-    xlv_put_u32_be(&w, index);
-    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
     xlv_put_u16_be(&w, size);
     xlv_put_u16_be(&w, 0);
     cmd_end(&c, &w);

@@ -14,6 +14,7 @@
 #     debs/           Debian packages (make deb); next/: the same in a higher version
 #     guest.cpio      our guest/ files, appended to the cached initramfs
 #     ask-guest       dom0's end of the channel to the guests' agent
+#     jail            tries in a backend's place what is forbidden there
 #     results/        what comes back
 #   disk.qcow2        this run's overlay on dom0's disk
 #   serial.log        Xen's and dom0's console
@@ -88,6 +89,18 @@ build_guest_side() {
         cpio --null --create --quiet --format=newc --owner=0:0) >"$share/guest.cpio"
 }
 
+# build_jail OUT WORK - who tries in a backend's place what is forbidden there: the product's own
+# sandbox, with the real libraries of Xen.
+build_jail() {
+    local top=$xen_tests/../..
+    mkdir -p "$2"
+    printf '#define _GNU_SOURCE 1\n' >"$2/config.h"
+    gcc -std=gnu11 -O1 -g -Wall -Wextra -Werror -I"$2" -I"$top" -o "$1" "$xen_tests/jail/jail.c" \
+        "$top"/backend/{port,sandbox,sandbox-filter,sandbox-proof}.c "$top"/common/*.c \
+        -lxenevtchn -lxengnttab -lxenstore -lxentoolcore -lxentoollog -lseccomp -luuid ||
+        die "cannot compile jail.c (./bootstrap installs what it needs)"
+}
+
 # prepare_tree TREE OUT.tar - an installed tree (make install DESTDIR=…).
 prepare_tree() {
     [[ -d $1/usr ]] || die "$1 is no installed tree: it has no usr/ (make install DESTDIR=$1)"
@@ -133,6 +146,7 @@ prepare_run() {
     mkdir -p "$run/share/results" "$run/share/harness"
     cp -R "$xen_tests"/{dom0,scenarios,tap.sh} "$run/share/harness/"
     build_guest_side "$run/guest-files" "$run/share"
+    build_jail "$run/share/jail" "$run/jail-config"
     if [[ -n $tree ]]; then
         prepare_tree "$tree" "$run/share/tree.tar"
     fi

@@ -331,8 +331,8 @@ guest_tpm() { guest_run -t 70 "$1" 'wait-tpm 60'; }
 # After a restore the guest's device has another number (after a checkpoint it has not). Its
 # tools take the first.
 reconnect() { # NAME
-    wait_for 60 guest_tty "$1"
-    guest_run -t 60 "$1" 'with-tpm 0 true
+    wait_for 180 guest_tty "$1"
+    guest_run -t 180 "$1" 'with-tpm 0 true
         tpm=$(ls /sys/bus/xen/devices/vtpm-0/tpm)
         [ "$tpm" = tpm0 ] || ln -sf "$tpm" /dev/tpm0'
 }

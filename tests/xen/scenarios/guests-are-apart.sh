@@ -58,6 +58,28 @@ is "its root is empty" "$(find "/proc/$pid1/root/" -mindepth 1 | wc -l)" 0
 is "of Xen it has one event channel device, none that maps grants" \
     "$(find "/proc/$pid1/fd/" -lname '/dev/xen/*' -printf '%l\n')" /dev/xen/evtchn
 
+step "in a backend's place, what is forbidden is tried for real"
+# Killed with nobody to start it again, it leaves its ring and port to whoever comes next.
+frontend1=$(xs "$(vtpm_backend "$(guest_domid apart1)")/frontend")
+frontend2=$(xs "$(vtpm_backend "$(guest_domid apart2)")/frontend")
+pcr_before=$(pcr apart1 10)
+daemon_stop
+kill -9 "$pid1"
+wait_for 10 test ! -e "/proc/$pid1/fd/0"
+log "$(/share/jail "$(guest_domid apart1)" "$(xs "$frontend1/ring-ref")" \
+    "$(xs "$frontend1/event-channel")" "$(guest_domid apart2)" "$(xs "$frontend2/ring-ref")" \
+    "$(xs "$frontend2/event-channel")" "$pid2" 2013333333 2>"$logs/jail.err" | tee "$logs/jail")"
+is "each attempt succeeds from outside" "$(grep -c '^works    outside' "$logs/jail")" 13
+is "each is stopped where the host was left, without the filter" \
+    "$(grep -c '^stopped  host left' "$logs/jail")" 13
+is "each is stopped by the filter in the whole sandbox" \
+    "$(grep -c '^stopped  jail, .*: by the filter' "$logs/jail")" 13
+is "nothing was open" "$(grep -v '^works\|^stopped' "$logs/jail" || true)" ""
+is "and the page and its channel are there" "$(grep -c '^works    jail' "$logs/jail")" 1
+daemon_start
+is "the guest goes on, with its PCRs" "$(pcr apart1 10)" "$pcr_before"
+is "and the other's process did not notice" "$(backend_pid "$uuid2")" "$pid2"
+
 step "a third guest with the first one's uuid"
 pcr_before=$(pcr apart1 10)
 domid_before=$(guest_domid apart1)

@@ -31,17 +31,24 @@ printf '\nstatus %s' \$?")
     return "${status:-255}"
 }
 there_guest_run() { there "guest_run -t 60 moving '$1'"; }
-# migrate NAME HOST TRANSPORT
+handover() { xl-vtpm show --json "$uuid" | jq -r '.handover.state // "held"'; }
+# migrate NAME HOST TRANSPORT - A guest on a busy emulated machine may not suspend in the minute that
+# libxl has for it; if its TPM is where it was, that is counted and tried again.
+unsuspended=0
 migrate() {
-    local start status=0
-    start=$(now)
-    migrate_output=$(timeout -k 5 400 xl migrate -s "xl-vtpm-move -e '$3' migrate" "$1" "$2" 2>&1) ||
-        status=$?
-    log "$1: xl migrate: status $status after $(since "$start") s"
-    printf '    %s\n' "${migrate_output//$'\n'/$'\n'    }" >>"$logs/log"
+    local start status
+    for _ in 1 2 3; do
+        start=$(now)
+        status=0
+        migrate_output=$(timeout -k 5 400 xl migrate -s "xl-vtpm-move -e '$3' migrate" "$1" "$2" 2>&1) ||
+            status=$?
+        log "$1: xl migrate: status $status after $(since "$start") s"
+        printf '    %s\n' "${migrate_output//$'\n'/$'\n'    }" >>"$logs/log"
+        [[ $migrate_output == *'did not respond to suspend request'* && $(handover) == held ]] || break
+        unsuspended=$((unsuspended + 1))
+    done
     return $status
 }
-handover() { xl-vtpm show --json "$uuid" | jq -r '.handover.state // "held"'; }
 
 step "two Xens, and a guest with an extended PCR, a session and a transient key on the first"
 wait_for 500 there true
@@ -84,3 +91,5 @@ guest_config another "backend=0,uuid=$uuid"
 fails "its creation fails" guest_create another
 like "the log says where it is" "$(<"$daemon_log")" "departed .other host: $PEER"
 there 'xl destroy moving'
+[[ $unsuspended -eq 0 ]] ||
+    step "(tries at which the guest's kernel did not suspend in libxl's minute, nothing handed over: $unsuspended)"

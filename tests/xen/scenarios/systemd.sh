@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The unit under a systemd of its own: hardened as it is, it serves; stop, restart, a hang that the watchdog ends: sessions, keys, PCRs and NV of a guest go on.
 # slow: it needs systemd in dom0, so images of its own
-# packages: systemd
+# packages: systemd dbus
 # limit: 600 s
 
 uuid=4d2f6a18-7c3b-4e59-9a60-1b8e5f7c2d31
@@ -54,6 +54,19 @@ like "its lines have the domain's number as a field" \
     "$(within journalctl --no-pager -u xl-vtpmd -o cat "XLV_DOMID=$(guest_domid unit)")" 'is served by'
 old=$(xl-vtpm --json show "$uuid" | jq .device.pid)
 
+step "a cgroup for each backend"
+scope=vtpm-$(xl-vtpm --json show "$uuid" | jq .number)-$old.scope
+cgroup() { within cat "/proc/$old/cgroup"; }
+in_scope() { [[ $(cgroup) == *"/system-vtpm.slice/$scope" ]]; }
+succeeds "it comes into a scope of the TPMs' slice" wait_for 30 in_scope
+group=/sys/fs/cgroup$(cgroup | sed -n 's/^0:://p')
+is "with the processor's share of any service" "$(within cat "$group/cpu.weight")" 100
+is "and one process at most" "$(within cat "$group/pids.max")" 1
+succeeds "an administrator bounds it" systemctl set-property --runtime "$scope" CPUQuota=50%
+is "as the kernel sees it" "$(within cat "$group/cpu.max")" "50000 100000"
+unlike "no shutdown of the host ends it before its guest" "$(systemctl show -p Conflicts "$scope")" shutdown
+all_goes_on "in its scope"
+
 step "restart, stop, start"
 daemon=$(main_pid)
 succeeds "restart" systemctl restart xl-vtpmd
@@ -64,6 +77,10 @@ succeeds "the backend serves on without a daemon" counting_goes_on
 succeeds "start" systemctl start xl-vtpmd
 is "the backend is the same" "$(xl-vtpm --json show "$uuid" | jq .device.pid)" "$old"
 all_goes_on "after the stop"
+
+succeeds "and in the same cgroup" in_scope
+is "which is the only one" \
+    "$(systemctl --plain --no-legend list-units 'vtpm-*.scope' | awk '{ print $1 }')" "$scope"
 
 step "a daemon that hangs, and one that dies"
 daemon=$(main_pid) before=$(restarts)
@@ -80,6 +97,8 @@ is "the backend is the same still" "$(xl-vtpm --json show "$uuid" | jq .device.p
 all_goes_on "after its death"
 counting_ends
 guest_destroy unit
+no_scope() { [[ -z $(systemctl --plain --no-legend list-units 'vtpm-*.scope') ]]; }
+succeeds "no scope is left of a guest that has gone" wait_for 30 no_scope
 
 step "the end"
 succeeds "stop" systemctl stop xl-vtpmd
