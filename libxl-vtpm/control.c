@@ -238,6 +238,7 @@ int xlv_control_result(struct json_object *reply, struct json_object **result, s
 {
     struct json_object *ok, *code, *text, *number;
     int outcome = -EPROTO;
+    const char *said;
 
     *result = NULL;
     if (!json_object_object_get_ex(reply, "ok", &ok) || !json_object_is_type(ok, json_type_boolean))
@@ -246,7 +247,8 @@ int xlv_control_result(struct json_object *reply, struct json_object **result, s
         json_object_object_get_ex(reply, "result", result);
         return 0;
     }
-    if (json_object_object_get_ex(reply, "code", &code))
+    if (json_object_object_get_ex(reply, "code", &code) &&
+        json_object_is_type(code, json_type_string))
         for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
             if (!strcmp(codes[i].word, json_object_get_string(code)))
                 outcome = codes[i].code;
@@ -254,7 +256,6 @@ int xlv_control_result(struct json_object *reply, struct json_object **result, s
         json_object_get_int(number) > 0 && json_object_get_int(number) < 4096)
         outcome = -json_object_get_int(number);
     json_object_object_get_ex(reply, "error", &text);
-    return xlv_fail(e, outcome, "%s",
-                    json_object_is_type(text, json_type_string) ? json_object_get_string(text)
-                                                                : xlv_strerror(outcome));
+    said = json_object_is_type(text, json_type_string) ? json_object_get_string(text) : "";
+    return xlv_fail(e, outcome, "%s", said[0] ? said : xlv_strerror(outcome));
 }

@@ -304,6 +304,7 @@ static int hand_over(struct source *src, struct json_object *frozen, struct xlv_
 
         if (!json_object_object_get_ex(one, "uuid", &uuid) ||
             !json_object_object_get_ex(one, "devid", &devid) ||
+            !json_object_is_type(uuid, json_type_string) ||
             xlv_uuid_parse(&parsed, json_object_get_string(uuid)))
             return xlv_fail(e, XLV_E_INVALID, "the daemon's answer is not one we understand");
         rc = add_move(&src->s, &m, e);
