@@ -144,8 +144,8 @@ reboots() {
 # DOMID in a triple fault on its way down, libxl was told of a reboot, and restarts it:
 # that, and only that, is destroyed.
 gone_for_good() {
-    wait_for 30 guest_gone devices || xl dmesg | grep -q "d${1}v0 Triple fault"
-    if xl dmesg | grep -q "d${1}v0 Triple fault"; then
+    wait_for 30 guest_gone devices || lost "$1"
+    if lost "$1"; then
         note "$scenario: the emulated machine lost domain $1 on its way down"
         wait_for 60 guest_is_not "$1"
         guest_destroy devices

@@ -140,15 +140,20 @@ guest_wait_reboot() {
     return 1
 }
 
-# booted NAME WAITING-COMMAND - guest_wait or guest_wait_reboot, of a PVH guest. QEMU's
-# emulation of nested paging now and then runs its first instructions in Xen's text: a
-# triple fault, which libxl answers with a restart. That, and only that, is waited for
-# once more.
+# lost_domains - the domains that the emulated machine lost. QEMU's emulation of nested
+# paging now and then lets a PVH guest run in Xen's own text, where no guest can be, or
+# breaks it as it is entered again: a triple fault, which libxl answers with a restart.
+lost_domains() { xl dmesg | sed -n 's/.* d\([0-9]*\)v[0-9]* Triple fault - .*/\1/p'; }
+lost() { lost_domains | grep -qx "$1"; }
+
+# booted NAME WAITING-COMMAND - guest_wait or guest_wait_reboot, of a PVH guest. One that
+# the emulated machine lost is waited for once more. (One that it loses later makes
+# run-scenarios run the scenario again.)
 booted() {
     local domid
     if ! "$2" "$1"; then
         domid=$(<"$guests/$1/domid")
-        xl dmesg | grep -q "d${domid}v0 Triple fault"
+        lost "$domid"
         note "$scenario: the emulated machine lost domain $domid before it ran"
         guest_wait "$1"
     fi
