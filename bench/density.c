@@ -137,7 +137,7 @@ static int start_swtpms(struct bench_peer *peers, const char *directory, unsigne
 #define KILLS 20u
 
 /* From the death of a TPM's process to the answer of a command that was sent right after it. */
-static int kill_some(struct bench_peer *peers, unsigned n, const pid_t *pids,
+static int kill_some(struct bench_peer *peers, unsigned n, const pid_t *pids, bool tpm12,
                      struct json_object *out)
 {
     struct bench_samples answer = { 0 };
@@ -148,7 +148,7 @@ static int kill_some(struct bench_peer *peers, unsigned n, const pid_t *pids,
 
         if (kill(pids[i], SIGKILL))
             return fail("killing the process of", i, -errno);
-        r = bench_command("PCR_Read")->run(&peers[i], NULL, 0);
+        r = bench_command(tpm12 ? "1.2 PcrRead" : "PCR_Read")->run(&peers[i], NULL, 0);
         if (r)
             return fail("after its death: our TPM", i, r);
         bench_add(&answer, bench_ns() - start);
@@ -158,8 +158,8 @@ static int kill_some(struct bench_peer *peers, unsigned n, const pid_t *pids,
     return 0;
 }
 
-/* One command of each, round after round. */
-static int load(struct bench_peer *peers, unsigned n, unsigned rounds,
+/* One command of each, round after round; of TPM 1.2 none is durable. */
+static int load(struct bench_peer *peers, unsigned n, unsigned rounds, bool tpm12,
                 struct bench_samples *durable, struct bench_samples *other)
 {
     static unsigned number;
@@ -167,16 +167,19 @@ static int load(struct bench_peer *peers, unsigned n, unsigned rounds,
     for (unsigned round = 0; round < rounds; round++)
         for (unsigned i = 0; i < n; i++) {
             unsigned kind = (i + round) % 16;
-            const struct bench_command *c = bench_command(kind == 0  ? "NV_Write"
-                                                          : kind < 6 ? "PCR_Extend"
-                                                          : kind % 2 ? "PCR_Read"
-                                                                     : "GetRandom");
+            const char *name = tpm12 && kind < 6 ? "1.2 Extend"
+                               : tpm12           ? "1.2 PcrRead"
+                               : kind == 0       ? "NV_Write"
+                               : kind < 6        ? "PCR_Extend"
+                               : kind % 2        ? "PCR_Read"
+                                                 : "GetRandom";
+            const struct bench_command *c = bench_command(name);
             struct bench_objects none = { 0, 0 };
             int64_t start = bench_ns(), r = c->run(&peers[i], &none, ++number);
 
             if (r)
                 return fail(c->name, i, r);
-            bench_add(kind ? other : durable, bench_ns() - start);
+            bench_add(kind || tpm12 ? other : durable, bench_ns() - start);
         }
     return 0;
 }
@@ -222,10 +225,10 @@ static int run(const char *directory, unsigned n, unsigned rounds, bool alone, b
     if (!rc && !tpm12)
         rc = prepare_all(swtpms, theirs);
     /* In turns, so that what else the machine does falls on both. */
-    for (unsigned turn = 0; !rc && !tpm12 && turn < 4; turn++) {
-        rc = load(ours, n, rounds, &durable[0], &other[0]);
+    for (unsigned turn = 0; !rc && turn < 4; turn++) {
+        rc = load(ours, n, rounds, tpm12, &durable[0], &other[0]);
         if (!rc)
-            rc = load(swtpms, theirs, rounds, &durable[1], &other[1]);
+            rc = load(swtpms, theirs, rounds, tpm12, &durable[1], &other[1]);
     }
     if (!rc) {
         int count = backends(&h, pids);
@@ -236,16 +239,18 @@ static int run(const char *directory, unsigned n, unsigned rounds, bool alone, b
         json_object_object_add(out, "memory of one of ours",
                                memory_json(pids, count < 0 ? 0 : (unsigned)count));
         json_object_object_add(out, "memory of the daemon", memory_json(&h.daemon, 1));
-        if (!tpm12 && count == (int)n)
-            rc = kill_some(ours, n, pids, out);
-        json_object_object_add(out, "durable command", bench_figures(&durable[0], 1e3));
+        if (count == (int)n)
+            rc = kill_some(ours, n, pids, tpm12, out);
+        if (!tpm12)
+            json_object_object_add(out, "durable command", bench_figures(&durable[0], 1e3));
         json_object_object_add(out, "other command", bench_figures(&other[0], 1e3));
         if (theirs) {
             for (unsigned i = 0; i < theirs; i++)
                 pids[i] = swtpms[i].pid;
             json_object_object_add(out, "memory of one swtpm", memory_json(pids, theirs));
-            json_object_object_add(out, "swtpm: durable command (not synced)",
-                                   bench_figures(&durable[1], 1e3));
+            if (!tpm12)
+                json_object_object_add(out, "swtpm: durable command (not synced)",
+                                       bench_figures(&durable[1], 1e3));
             json_object_object_add(out, "swtpm: other command", bench_figures(&other[1], 1e3));
         }
         for (unsigned i = 0; i < n; i++)

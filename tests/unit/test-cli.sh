@@ -313,11 +313,15 @@ code=$?
 ok "the example client explains a bad spec" has "$(cat "$dir/err")" "missing required backend field"
 
 # --- the manual ---
-for page in xl-vtpm.8 xl-vtpm.conf.5 libxlvtpm.3; do
+for page in "$src"/man/*.[1-8]; do
     run --version
-    mandoc -T lint -W warning "$src/man/$page" >"$dir/out" 2>&1
-    ok "$page is clean" is "$(cat "$dir/out")" ""
+    mandoc -T lint -W warning "$page" >"$dir/out" 2>&1
+    ok "${page##*/} is clean" is "$(cat "$dir/out")" ""
 done
+for program in xl-vtpm xl-vtpmd xl-vtpm-move vtpm-backend vtpm-probe libvirt-hook; do
+    grep -qE "^(\.Nm )?$program( |\$)" "$src"/man/*.8 || echo "$program"
+done >"$dir/undocumented"
+ok "every program has its page" is "$(cat "$dir/undocumented")" ""
 for word in list show create bind unbind release recover rekey check status doctor use-slot yes json config offline verbose \
     tpm-version label devid; do
     grep -q -e "$word" -e "${word//-/\\\\-}" "$src/man/xl-vtpm.8" || echo "$word"
