@@ -26,7 +26,7 @@ static const char *domain_of(struct json_object *instance)
 {
     struct json_object *bindings = member(instance, "bindings");
 
-    if (json_object_is_type(bindings, json_type_array) && json_object_array_length(bindings))
+    if (count_of(bindings))
         return text_of(instance, "last_domain",
                        text_of(json_object_array_get_idx(bindings, 0), "domain", "-"));
     return text_of(instance, "last_domain", "-");
@@ -53,7 +53,7 @@ static void print_instance(struct json_object *instance)
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         print_field(fields[i].name, text_of(instance, fields[i].key, fields[i].none));
-    for (size_t i = 0; endorsement && i < json_object_array_length(endorsement); i++) {
+    for (size_t i = 0; i < count_of(endorsement); i++) {
         struct json_object *ek = json_object_array_get_idx(endorsement, i);
         const char *certificate = text_of(ek, "certificate_fingerprint", NULL);
 
@@ -62,14 +62,14 @@ static void print_instance(struct json_object *instance)
                  certificate ? certificate : text_of(ek, "key_fingerprint", "?"));
         print_field(strcmp(text_of(ek, "kind", ""), "platform") ? "EK" : "platform", text);
     }
-    for (size_t i = 0; bindings && i < json_object_array_length(bindings); i++) {
+    for (size_t i = 0; i < count_of(bindings); i++) {
         struct json_object *binding = json_object_array_get_idx(bindings, i);
 
         snprintf(text, sizeof(text), "%s, device %s (%s)", text_of(binding, "domain", "?"),
                  text_of(binding, "devid", "?"), text_of(binding, "origin", "?"));
         print_field("bound to", text);
     }
-    if (device) {
+    if (json_object_is_type(device, json_type_object)) {
         snprintf(text, sizeof(text), "domain %s, device %s", text_of(device, "domid", "?"),
                  text_of(device, "devid", "?"));
         print_field("serves", text);
@@ -122,7 +122,7 @@ static int print_list(struct run *run, struct json_object *list)
     static const char *const head[] = { "Number", "UUID",   "TPM",       "Life",
                                         "Domain", "Device", "Last used", "Label" };
     enum { COLUMNS = sizeof(head) / sizeof(head[0]), DEVICE_MAX = 96 };
-    size_t count = json_object_array_length(list);
+    size_t count = count_of(list);
     const char **cells = calloc((count + 1) * COLUMNS, sizeof(*cells));
     char *devices = calloc(count + 1, DEVICE_MAX);
 

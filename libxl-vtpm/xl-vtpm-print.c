@@ -29,6 +29,11 @@ const char *text_of(struct json_object *json, const char *key, const char *fallb
     return text && text[0] ? text : fallback;
 }
 
+size_t count_of(struct json_object *array)
+{
+    return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
+}
+
 void print_json(struct json_object *json)
 {
     puts(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PRETTY |
@@ -52,11 +57,28 @@ struct json_object *request_of(const char *call)
     return request;
 }
 
+/* What the call's result is; a daemon of another version may see it otherwise. */
+static bool fits(struct json_object *request, struct json_object *result)
+{
+    const char *call = text_of(request, "call", "");
+
+    if (!strcmp(call, "unbind"))
+        return true;
+    return json_object_is_type(result, !strcmp(call, "list") || !strcmp(call, "stats")
+                                           ? json_type_array : json_type_object);
+}
+
 /* Frees request. */
 int ask(struct run *run, struct json_object *request, struct json_object **result)
 {
     int rc = xlv_client_call(run->client, request, result, &run->e);
 
+    if (!rc && !fits(request, *result)) {
+        json_object_put(*result);
+        *result = NULL;
+        rc = xlv_fail(&run->e, -EPROTO, "the daemon's answer is not one we understand; where it is "
+                      "of another version, restart it: systemctl restart xl-vtpmd");
+    }
     json_object_put(request);
     return rc;
 }
@@ -139,7 +161,7 @@ void print_field(const char *name, const char *text)
 
 void print_reasons(struct json_object *instances, const char *verdict)
 {
-    for (size_t i = 0; i < json_object_array_length(instances); i++) {
+    for (size_t i = 0; i < count_of(instances); i++) {
         struct json_object *one = json_object_array_get_idx(instances, i);
 
         printf("instance %s (%s) %s: ", text_of(one, "number", "?"),

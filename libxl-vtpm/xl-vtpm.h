@@ -58,6 +58,8 @@ struct json_object *member(struct json_object *json, const char *key); /* borrow
 /* Text or number as text; fallback for null, missing and "". Borrowed. */
 const char *text_of(struct json_object *json, const char *key, const char *fallback);
 
+size_t count_of(struct json_object *array); /* its elements; 0 where it is none */
+
 void print_json(struct json_object *json);
 
 /* Takes over value; NULL is left out. Without memory there is nothing left to do: exits. */
@@ -68,7 +70,7 @@ struct json_object *request_of(const char *call); /* a call of include/control.h
 /* UUID or NUMBER of an instance, into a request. */
 void put_instance(struct json_object *request, const char *arg);
 
-/* Asks the daemon or the files; frees request. *result is the caller's. */
+/* Asks the daemon or the files; frees request. *result is the caller's, and of the call's type. */
 int ask(struct run *run, struct json_object *request, struct json_object **result);
 
 /* What the registry says of UUID|NUMBER, as the daemon sees it; *shown is the caller's. */
