@@ -185,6 +185,11 @@ bool xlv_json_add(struct json_object *object, const char *key, struct json_objec
     return value && xlv_json_set(object, key, value);
 }
 
+size_t xlv_json_count(struct json_object *array)
+{
+    return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
+}
+
 struct json_object *xlv_json_text(const char *text)
 {
     char *copy XLV_FREE = strdup(text), *end;

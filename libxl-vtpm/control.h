@@ -75,6 +75,9 @@ bool xlv_json_set(struct json_object *object, const char *key, struct json_objec
 /* The same for a value that is NULL only without memory; false then, too. */
 bool xlv_json_add(struct json_object *object, const char *key, struct json_object *value);
 
+/* The elements of an array; 0 of anything else, NULL as well, where json-c would abort. */
+size_t xlv_json_count(struct json_object *array);
+
 /*
  * Takes a reply apart: 0 and *result (borrowed from reply, NULL for null), or
  * the code and sentence that the other side gave; XLV_E_INVALID where it is no

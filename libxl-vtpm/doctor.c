@@ -765,8 +765,7 @@ static bool runs_backend(const struct doctor *d, const char *pid)
 static int64_t *served(struct devices *all, struct json_object *instances, size_t *count,
                        size_t *makers)
 {
-    size_t n = json_object_is_type(instances, json_type_array)
-                   ? json_object_array_length(instances) : 0;
+    size_t n = xlv_json_count(instances);
     int64_t *pids = calloc(n + 1, sizeof(*pids));
 
     *count = *makers = 0;

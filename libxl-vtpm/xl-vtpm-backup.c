@@ -36,7 +36,7 @@ static int run_either(struct run *run, bool back_up)
             puts(back_up ? "without the keys: they are needed for a restore, keep them elsewhere"
                          : "under the key that is here");
         print_reasons(left, "does not verify");
-        if (count_of(left))
+        if (xlv_json_count(left))
             puts("these are as they were; xl-vtpm recover says what can be done");
     }
     json_object_put(report);

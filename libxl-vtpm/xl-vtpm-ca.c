@@ -110,7 +110,7 @@ static int ask_endorsement(struct run *run, const char *kind, struct json_object
     put_instance(request, run->args[0]);
     rc = ask(run, request, result);
     keys = rc ? NULL : member(*result, "endorsement");
-    for (size_t i = 0; i < count_of(keys); i++)
+    for (size_t i = 0; i < xlv_json_count(keys); i++)
         if (!strcmp(text_of(json_object_array_get_idx(keys, i), "kind", ""), kind))
             *found = json_object_array_get_idx(keys, i);
     return rc;
@@ -154,7 +154,7 @@ static int find_endorsement(struct run *run, const char *kind, struct json_objec
 {
     int rc = ask_endorsement(run, kind, result, found);
 
-    if (rc || count_of(member(*result, "endorsement")))
+    if (rc || xlv_json_count(member(*result, "endorsement")))
         return rc;
     rc = note_identity(run, text_of(*result, "uuid", ""));
     if (rc == -EACCES || rc == -EPERM || rc == XLV_E_EMPTY) {

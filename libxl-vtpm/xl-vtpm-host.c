@@ -18,12 +18,12 @@ static void print_check(struct json_object *report)
     fputs(": domain ", stdout);
     print_text(text_of(report, "domain", "(no name)"));
     putchar('\n');
-    for (size_t i = 0; i < count_of(messages); i++) {
+    for (size_t i = 0; i < xlv_json_count(messages); i++) {
         fputs("  ", stdout);
         print_text(json_object_get_string(json_object_array_get_idx(messages, i)));
         putchar('\n');
     }
-    for (size_t i = 0; i < count_of(vtpms); i++) {
+    for (size_t i = 0; i < xlv_json_count(vtpms); i++) {
         struct json_object *vtpm = json_object_array_get_idx(vtpms, i);
         struct json_object *warnings = member(vtpm, "warnings");
 
@@ -32,7 +32,7 @@ static void print_check(struct json_object *report)
         fputs("'\n    ", stdout);
         print_text(text_of(vtpm, "text", "?"));
         putchar('\n');
-        for (size_t k = 0; k < count_of(warnings); k++) {
+        for (size_t k = 0; k < xlv_json_count(warnings); k++) {
             fputs("    warning: ", stdout);
             print_text(json_object_get_string(json_object_array_get_idx(warnings, k)));
             putchar('\n');
@@ -70,7 +70,7 @@ int run_status(struct run *run, struct json_object **result)
             !json_object_is_type(value, json_type_object))
             print_field(key, value ? json_object_get_string(value) : "-");
     refusals = member(*result, "refusals");
-    for (size_t i = 0; i < count_of(refusals); i++) {
+    for (size_t i = 0; i < xlv_json_count(refusals); i++) {
         struct json_object *refusal = json_object_array_get_idx(refusals, i);
         char text[2 * XLV_TEXT_MAX];
 
@@ -87,7 +87,7 @@ static void print_doctor(struct json_object *report)
     struct json_object *checks = member(report, "checks");
     unsigned warnings = 0, problems = 0;
 
-    for (size_t i = 0; i < count_of(checks); i++) {
+    for (size_t i = 0; i < xlv_json_count(checks); i++) {
         struct json_object *check = json_object_array_get_idx(checks, i);
         const char *result = text_of(check, "result", "?"), *advice = text_of(check, "advice", "");
 

@@ -26,7 +26,7 @@ static const char *domain_of(struct json_object *instance)
 {
     struct json_object *bindings = member(instance, "bindings");
 
-    if (count_of(bindings))
+    if (xlv_json_count(bindings))
         return text_of(instance, "last_domain",
                        text_of(json_object_array_get_idx(bindings, 0), "domain", "-"));
     return text_of(instance, "last_domain", "-");
@@ -53,7 +53,7 @@ static void print_instance(struct json_object *instance)
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         print_field(fields[i].name, text_of(instance, fields[i].key, fields[i].none));
-    for (size_t i = 0; i < count_of(endorsement); i++) {
+    for (size_t i = 0; i < xlv_json_count(endorsement); i++) {
         struct json_object *ek = json_object_array_get_idx(endorsement, i);
         const char *certificate = text_of(ek, "certificate_fingerprint", NULL);
 
@@ -62,7 +62,7 @@ static void print_instance(struct json_object *instance)
                  certificate ? certificate : text_of(ek, "key_fingerprint", "?"));
         print_field(strcmp(text_of(ek, "kind", ""), "platform") ? "EK" : "platform", text);
     }
-    for (size_t i = 0; i < count_of(bindings); i++) {
+    for (size_t i = 0; i < xlv_json_count(bindings); i++) {
         struct json_object *binding = json_object_array_get_idx(bindings, i);
 
         snprintf(text, sizeof(text), "%s, device %s (%s)", text_of(binding, "domain", "?"),
@@ -122,7 +122,7 @@ static int print_list(struct run *run, struct json_object *list)
     static const char *const head[] = { "Number", "UUID",   "TPM",       "Life",
                                         "Domain", "Device", "Last used", "Label" };
     enum { COLUMNS = sizeof(head) / sizeof(head[0]), DEVICE_MAX = 96 };
-    size_t count = count_of(list);
+    size_t count = xlv_json_count(list);
     const char **cells = calloc((count + 1) * COLUMNS, sizeof(*cells));
     char *devices = calloc(count + 1, DEVICE_MAX);
 

@@ -223,7 +223,7 @@ static void print_measured(struct json_object *json)
 
     if (member(json, "log"))
         print_field("event log", text_of(json, "log", "?"));
-    for (size_t i = 0; i < count_of(events); i++) {
+    for (size_t i = 0; i < xlv_json_count(events); i++) {
         struct json_object *event = json_object_array_get_idx(events, i);
         char name[32], text[XLV_COMMAND_LINE_MAX + 128];
 

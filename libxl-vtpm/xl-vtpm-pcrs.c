@@ -65,7 +65,7 @@ static void print_pcrs(struct json_object *json, bool suspended, bool served)
            : served  ? "" : ", whose driver is not connected, or which is over: as it left them");
     json_object_object_foreach(member(json, "banks"), bank, values) {
         printf("%s:\n", bank);
-        for (size_t i = 0; i < count_of(values); i++)
+        for (size_t i = 0; i < xlv_json_count(values); i++)
             printf("  %-2zu: 0x%s\n", i,
                    json_object_get_string(json_object_array_get_idx(values, i)));
     }

@@ -29,11 +29,6 @@ const char *text_of(struct json_object *json, const char *key, const char *fallb
     return text && text[0] ? text : fallback;
 }
 
-size_t count_of(struct json_object *array)
-{
-    return json_object_is_type(array, json_type_array) ? json_object_array_length(array) : 0;
-}
-
 void print_json(struct json_object *json)
 {
     puts(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PRETTY |
@@ -161,7 +156,7 @@ void print_field(const char *name, const char *text)
 
 void print_reasons(struct json_object *instances, const char *verdict)
 {
-    for (size_t i = 0; i < count_of(instances); i++) {
+    for (size_t i = 0; i < xlv_json_count(instances); i++) {
         struct json_object *one = json_object_array_get_idx(instances, i);
 
         printf("instance %s (%s) %s: ", text_of(one, "number", "?"),

@@ -36,15 +36,15 @@ static void print_recover(struct json_object *report)
     print_field("uuid", text_of(report, "uuid", "?"));
     print_field("life", text_of(report, "life", "?"));
     print_field("directory", text_of(report, "directory", "?"));
-    for (size_t i = 0; i < count_of(slots); i++)
+    for (size_t i = 0; i < xlv_json_count(slots); i++)
         print_slot(json_object_array_get_idx(slots, i));
     print_field(loads ? "is served" : "is not served", text_of(report, "verdict", "?"));
     if (!loads && !json_object_get_boolean(member(report, "empty"))) {
-        for (size_t i = 0; i < count_of(usable); i++)
+        for (size_t i = 0; i < xlv_json_count(usable); i++)
             printf("to go on with slot %s: xl-vtpm recover --use-slot %s %s\n",
                    json_object_get_string(json_object_array_get_idx(usable, i)),
                    json_object_get_string(json_object_array_get_idx(usable, i)), number);
-        if (!count_of(usable))
+        if (!xlv_json_count(usable))
             puts("no slot can be used: put the files back from a backup");
     } else if (quarantined) {
         printf("to have it served again: xl-vtpm recover --release %s\n", number);

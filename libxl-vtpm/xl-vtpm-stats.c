@@ -16,7 +16,7 @@ enum { NUMBER_MAX = 24 };
 static const char *within(struct json_object *latency, double fraction, char text[NUMBER_MAX])
 {
     struct json_object *buckets = member(latency, "buckets"), *le = NULL;
-    size_t n = count_of(buckets), i = 0;
+    size_t n = xlv_json_count(buckets), i = 0;
     double all = 0, us;
 
     if (n)
@@ -43,7 +43,7 @@ static int print_stats(struct run *run, struct json_object *list)
                                         "Half within", "99 % within", "Durable 99 %",
                                         "Processes" };
     enum { COLUMNS = sizeof(head) / sizeof(head[0]), TIMES = 3 };
-    size_t count = count_of(list);
+    size_t count = xlv_json_count(list);
     const char **cells = calloc((count + 1) * COLUMNS, sizeof(*cells));
     char(*times)[NUMBER_MAX] = calloc((count + 1) * TIMES, sizeof(*times));
 
@@ -101,12 +101,12 @@ static void print_histogram(const char *name, const char *key, const char *help,
                             struct json_object *list)
 {
     printf("# HELP %s %s\n# TYPE %s histogram\n", name, help, name);
-    for (size_t i = 0; i < count_of(list); i++) {
+    for (size_t i = 0; i < xlv_json_count(list); i++) {
         struct json_object *one = json_object_array_get_idx(list, i), *latency = member(one, key),
                            *buckets = member(latency, "buckets");
         const char *count = "0";
 
-        for (size_t k = 0; k < count_of(buckets); k++) {
+        for (size_t k = 0; k < xlv_json_count(buckets); k++) {
             struct json_object *bucket = json_object_array_get_idx(buckets, k),
                                *le = member(bucket, "le");
 
@@ -140,7 +140,7 @@ static void print_prometheus(struct json_object *list)
     for (size_t i = 0; i < sizeof(counters) / sizeof(*counters); i++) {
         printf("# HELP %s %s\n# TYPE %s counter\n", counters[i].name, counters[i].help,
                counters[i].name);
-        for (size_t k = 0; k < count_of(list); k++) {
+        for (size_t k = 0; k < xlv_json_count(list); k++) {
             struct json_object *one = json_object_array_get_idx(list, k);
 
             print_series(counters[i].name, "", one);

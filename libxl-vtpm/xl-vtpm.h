@@ -24,6 +24,7 @@
 #include "common/error.h"
 #include "common/uuid.h"
 #include "libxl-vtpm/client.h"
+#include "libxl-vtpm/control.h"
 #include "libxl-vtpm/settings.h"
 
 enum exit_code {
@@ -57,8 +58,6 @@ struct json_object *member(struct json_object *json, const char *key); /* borrow
 
 /* Text or number as text; fallback for null, missing and "". Borrowed. */
 const char *text_of(struct json_object *json, const char *key, const char *fallback);
-
-size_t count_of(struct json_object *array); /* its elements; 0 where it is none */
 
 void print_json(struct json_object *json);
 

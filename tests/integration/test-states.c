@@ -248,9 +248,20 @@ static void start_a_hash(struct vm *v)
     assert_int_equal(tpm_send(v->f, start, sizeof(start), response, &n), 0);
 }
 
-static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
+/* Daemon and backend die together, and the master key is changed. */
+static void both_die_and_rekey(void)
 {
     pid_t pids[MAX_BACKENDS];
+
+    assert_true(backends_wait(&H, 1, pids, SOON));
+    daemon_kill(&H);
+    process_kill(pids[0]);
+    expect_code(COMMAND("rekey"), 0);
+    expect_said("sealed under the new key: 1,");
+}
+
+static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
+{
     struct vm v;
 
     /* the driver is unloaded: no backend, and the boot is not over */
@@ -268,11 +279,7 @@ static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
     /* daemon and backend die together */
     extend(&v, 7, "boot");
     vm_random(&v);
-    assert_true(backends_wait(&H, 1, pids, SOON));
-    daemon_kill(&H);
-    process_kill(pids[0]);
-    expect_code(COMMAND("rekey"), 0);
-    expect_said("sealed under the new key: 1,");
+    both_die_and_rekey();
     expect_code(COMMAND("rekey"), 0);
     assert_int_equal(daemon_start(&H), 0);
     assert_pcr(&v, 7, "boot", 2);
@@ -280,11 +287,7 @@ static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
     /* a record without the permanent state, then one that is to be repeated on it */
     start_a_hash(&v);
     extend(&v, 7, "boot");
-    assert_true(backends_wait(&H, 1, pids, SOON));
-    daemon_kill(&H);
-    process_kill(pids[0]);
-    expect_code(COMMAND("rekey"), 0);
-    expect_said("sealed under the new key: 1,");
+    both_die_and_rekey();
     assert_int_equal(daemon_start(&H), 0);
     assert_pcr(&v, 7, "boot", 3);
 
@@ -293,11 +296,7 @@ static void a_boot_goes_on_where_the_key_changed_without_its_backend(void)
     write_nv(&v, "d");
     extend(&v, 7, "boot");
     write_nv(&v, "e");
-    assert_true(backends_wait(&H, 1, pids, SOON));
-    daemon_kill(&H);
-    process_kill(pids[0]);
-    expect_code(COMMAND("rekey"), 0);
-    expect_said("sealed under the new key: 1,");
+    both_die_and_rekey();
     assert_int_equal(daemon_start(&H), 0);
     assert_pcr(&v, 7, "boot", 4);
     assert_nv(&v, "e");
