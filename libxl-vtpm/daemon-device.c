@@ -611,6 +611,18 @@ static void start(struct device *d)
     xlv_dev_push(d, judge(d, &failure));
 }
 
+void xlv_dev_look_at_domain(struct device *d)
+{
+    struct xlv_domain_facts domain;
+
+    xlv_domains_ask(d->daemon->domains, d->domid, &domain);
+    if (!domain.exists || domain.shut_down == d->shut_down)
+        return;
+    d->shut_down = domain.shut_down;
+    if (d->shut_down)
+        xlv_log_about(&d->subject, XLV_LOG_INFO, "domain %s has shut down", xlv_dev_domain(d));
+}
+
 /*
  * The boot of the domain is over, or stands still: tells which, and notes a
  * suspend before anything is done about it.
@@ -626,7 +638,7 @@ static enum xlv_stop_reason end_boot(struct device *d)
 
     xlv_domains_ask(m->domains, d->domid, &domain);
     d->over = d->view.domain_dead || domain.over;
-    if (!domain.told || !d->slot || (domain.exists && !domain.suspended))
+    if (!domain.told || !d->slot || (domain.exists ? !domain.suspended : d->shut_down))
         return XLV_STOP_DOMAIN_END;
     /* it migrated, and took its TPM along */
     if (xlv_registry_get_number(m->registry, d->slot->number, &now, &e) == 0 &&

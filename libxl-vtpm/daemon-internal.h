@@ -80,6 +80,7 @@ struct device {
     uint64_t retry_us;
     int64_t attached_s;
     bool has_status, status_asked;
+    bool shut_down; /* the domain, and not in order to be saved: it was seen so */
     bool over; /* the domain will not run again */
     bool frozen; /* no process until it is thawed (daemon-freeze.c) */
     enum xlv_stop_reason ended; /* why its process was told to stop; 0: it was not */
@@ -170,6 +171,9 @@ bool xlv_dev_resolve(struct device *d, int *result, struct xlv_error *e);
 
 /* Its process runs already: whatever was suspended before it is over. */
 void xlv_dev_took_up_boot(struct device *d);
+
+/* Notes whether the domain has shut down, while that can be asked. */
+void xlv_dev_look_at_domain(struct device *d);
 
 /* For claims of new devices. */
 void xlv_dev_granted(struct xlv_claim *claim);

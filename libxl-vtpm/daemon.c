@@ -369,6 +369,7 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *opaque)
             xlv_log_about(&d->subject, XLV_LOG_NOTICE, "domain %s is dead", xlv_dev_domain(d));
             xlv_dev_mark(d, true);
         }
+        xlv_dev_look_at_domain(d);
     }
     m->sweep_at_us = xlv_daemon_now(m) + SWEEP_TURN_US;
     if (!m->sweep_next && m->sweep_again) {

@@ -80,7 +80,9 @@ void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_dom
     facts->has_run = !info.paused || info.cpu_time;
     facts->restored = incarnation > 1;
     facts->suspended = info.shutdown && info.shutdown_reason == SHUTDOWN_suspend;
-    facts->over = info.dying || info.paused || (info.shutdown && !facts->suspended);
+    /* libxc tells of a crash apart */
+    facts->shut_down = (info.shutdown && !facts->suspended) || info.crashed;
+    facts->over = info.dying || info.paused || facts->shut_down;
 }
 
 static bool ring_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)

@@ -449,32 +449,45 @@ static char *log_read(struct harness *h)
     return buf;
 }
 
-bool log_has(struct harness *h, const char *text)
+unsigned log_count(struct harness *h, const char *text)
 {
     char *log = log_read(h);
-    bool yes = strstr(log, text) != NULL;
+    unsigned n = 0;
 
+    for (const char *at = log; (at = strstr(at, text)); at += strlen(text))
+        n++;
     free(log);
-    return yes;
+    return n;
+}
+
+bool log_has(struct harness *h, const char *text)
+{
+    return log_count(h, text) > 0;
 }
 
 struct needle {
     struct harness *h;
     const char *text;
+    unsigned n;
 };
 
 static bool found(void *arg)
 {
     struct needle *n = arg;
 
-    return log_has(n->h, n->text);
+    return log_count(n->h, n->text) >= n->n;
+}
+
+bool log_wait_for(struct harness *h, const char *text, unsigned n, int timeout)
+{
+    struct needle needle = { h, text, n };
+
+    return fx_wait(found, &needle, timeout);
 }
 
 bool log_wait(struct harness *h, const char *text, int timeout)
 {
-    struct needle n = { h, text };
-
-    return fx_wait(found, &n, timeout);
+    return log_wait_for(h, text, 1, timeout);
 }
 
 void log_show(struct harness *h)

@@ -59,7 +59,11 @@ void process_freeze(pid_t pid);
 
 /* True if the log so far has this text. */
 bool log_has(struct harness *h, const char *text);
+/* How often it has. */
+unsigned log_count(struct harness *h, const char *text);
 bool log_wait(struct harness *h, const char *text, int timeout);
+/* Until it has it n times at least. */
+bool log_wait_for(struct harness *h, const char *text, unsigned n, int timeout);
 /* Shows the log on stderr. */
 void log_show(struct harness *h);
 

@@ -612,6 +612,24 @@ static void a_guest_whose_driver_is_unloaded_keeps_its_tpm(void)
     expect_code(COMMAND("clear", "--yes", UUID_A), 0);
 }
 
+/* xl shutdown of a guest whose driver has closed waits for nobody: the domain is gone before the
+ * daemon, on a busy host, comes to look. It was seen to shut down, so it was not saved. */
+static void a_domain_that_shut_down_was_not_saved(void)
+{
+    struct vm a;
+
+    boot_and_define(&a, 5, UUID_A, "a");
+    vm_power_off(&a);
+    process_freeze(H.daemon);
+    vm_destroy(&a);
+    assert_int_equal(kill(H.daemon, SIGCONT), 0);
+    assert_true(log_wait(&H, "dom 5/0 " UUID_A " #1: forgotten", SOON));
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    expect_code(COMMAND("show", UUID_A), 0);
+    assert_null(strstr(said, "saved"));
+    expect_code(COMMAND("clear", "--yes", UUID_A), 0);
+}
+
 /* ------------------------------------------------------------------ backups */
 
 /* xl save, and xl restore up to where the driver has connected again. */
@@ -1075,6 +1093,7 @@ int main(int argc, char **argv)
         SCENE("", a_clone_whose_making_is_killed_is_made_again, NULL, false, 0),
         SCENE("", a_reset_gives_a_guest_another_tpm, NULL, false, 0),
         SCENE("", a_guest_whose_driver_is_unloaded_keeps_its_tpm, NULL, false, 0),
+        SCENE("", a_domain_that_shut_down_was_not_saved, NULL, false, 0),
         SCENE("", a_backup_under_running_guests_comes_back, NULL, false, 0),
         SCENE("", an_instance_made_before_the_first_start_is_served, NULL, false, 0),
         SCENE("", the_pcrs_of_a_guest_are_told, "pcr-banks = sha256, sha384\n", false, 0),
