@@ -23,8 +23,15 @@ failure() {
     what_failed+=$1$'\n'
 }
 
-# Of a file in TAP: what is not ok, and the lines of diagnosis after it.
-not_ok() { awk '/^not ok/ { n = 12 } /^(ok|PASS)/ { n = 0 } n-- > 0' "$@" | cut -c 1-300; }
+# Of a file in TAP: what is not ok, the lines of diagnosis after it, and before it what cmocka's
+# fail_msg() said, which is not in TAP.
+not_ok() {
+    awk '/^ERROR: / { said = said $0 "\n" }
+         /^not ok/ { n = 12; printf "%s", said }
+         /^(not )?ok/ { said = "" }
+         /^(ok|PASS)/ { n = 0 }
+         n-- > 0' "$@" | cut -c 1-300
+}
 
 in_dir() { (cd "$1" && shift && "$@"); }
 
