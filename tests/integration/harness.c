@@ -328,26 +328,55 @@ static bool is_ours(struct harness *h, pid_t pid)
     return false;
 }
 
-static int by_number(const void *a, const void *b)
-{
-    pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+struct process {
+    unsigned long long start; /* clock ticks since the machine's boot */
+    pid_t pid;
+};
 
-    return x < y ? -1 : x > y;
+/* Not by number alone: where many processes come and go, numbers begin again. */
+static int by_age(const void *a, const void *b)
+{
+    const struct process *x = a, *y = b;
+
+    if (x->start != y->start)
+        return x->start < y->start ? -1 : 1;
+    return x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+static unsigned long long process_start(pid_t pid)
+{
+    char buf[512], *p;
+    unsigned long long start = 0;
+
+    if (!proc_read(pid, "stat", buf, sizeof(buf)))
+        return 0;
+    p = strrchr(buf, ')');
+    /* proc(5): the name is field 2, the start field 22 */
+    for (int field = 2; p && field < 22; field++)
+        p = strchr(p + 1, ' ');
+    if (p)
+        sscanf(p, "%llu", &start);
+    return start;
 }
 
 int backends(struct harness *h, pid_t *pids)
 {
+    static struct process all[MAX_BACKENDS];
     DIR *d = opendir("/proc");
     struct dirent *e;
     int n = 0;
 
-    while (h->m && d && (e = readdir(d)))
-        if (isdigit((unsigned char)e->d_name[0]) && n < MAX_BACKENDS &&
-            is_ours(h, (pid_t)atoi(e->d_name)))
-            pids[n++] = (pid_t)atoi(e->d_name);
+    while (h->m && d && (e = readdir(d))) {
+        pid_t pid = (pid_t)atoi(e->d_name);
+
+        if (isdigit((unsigned char)e->d_name[0]) && n < MAX_BACKENDS && is_ours(h, pid))
+            all[n++] = (struct process){ process_start(pid), pid };
+    }
     if (d)
         closedir(d);
-    qsort(pids, (size_t)n, sizeof(*pids), by_number);
+    qsort(all, (size_t)n, sizeof(*all), by_age);
+    for (int i = 0; i < n; i++)
+        pids[i] = all[i].pid;
     return n;
 }
 

@@ -75,8 +75,9 @@ succeeds "the guest has the other CA's certificate" guest_run -t 60 admin '
 fails "the owner's NV index is gone" tpm2_nv admin 0x1500010
 fails "and the owner's key" tpm2_key_name admin 0x81000010
 
-step "reset: a new TPM under the same uuid"
-guest_destroy admin
+step "reset, right after xl shutdown, which is no xl save: a new TPM under the same uuid"
+xl_timed admin shutdown -w admin
+wait_for 30 guest_gone admin
 succeeds "it is reset" xl-vtpm reset --yes "$uuid"
 guest_create admin
 guest_wait admin
