@@ -29,6 +29,7 @@
 #define CA_KEY "ca.key"
 #define CA_CERTIFICATE "ca.pem"
 #define CONFIG "xl-vtpm.conf"
+#define LEFT "left.json"
 #define NEW ".new" /* of a master key that is changing, see keys.h */
 #define BEFORE ".before-restore"
 #define STAGING ".restoring"
@@ -224,20 +225,32 @@ static void tell(const struct xlv_backup *b, unsigned done, unsigned of)
  * backup
  */
 
+/* Something of it is missing. XLV_E_NOT_FOUND: since the copy of the registry it was purged or
+ * went elsewhere, so that all has to be looked at again; 0: it is broken. */
+static int look_again(struct xlv_states *s, const struct xlv_instance *then, struct xlv_error *e)
+{
+    struct xlv_instance now;
+    int rc = xlv_registry_get_number(s->registry, then->number, &now, e);
+
+    if (!rc && (strcmp(now.directory, then->directory) || now.handover != then->handover))
+        rc = xlv_fail(e, XLV_E_NOT_FOUND, "instance %" PRIu64 " went elsewhere meanwhile",
+                      then->number);
+    return rc;
+}
+
 /* One instance into instances/N, where it would be at home; XLV_E_NOT_FOUND: it is not there any
  * more. *why: what is wrong with its state, and the code of that in *outcome. */
 static int back_up_one(struct xlv_states *s, const struct xlv_instance *i, int dirfd,
                        const char *directory, int *outcome, struct xlv_error *why,
                        struct xlv_error *e)
 {
-    int from XLV_CLOSE = -1, to XLV_CLOSE = -1, slots[2] = { -1, -1 };
+    int to XLV_CLOSE = -1, slots[2] = { -1, -1 }, rc;
     struct xlv_instance home = *i;
     char path[PATH_MAX];
-    int rc = xlv_registry_own_directory(s->registry, i, &from, e);
+    bool whole;
 
     xlv_instance_at_home(&home);
-    if (!rc)
-        rc = join(path, directory, home.directory, e);
+    rc = join(path, directory, home.directory, e);
     if (rc)
         return rc;
     if (mkdirat(dirfd, home.directory, 0700))
@@ -246,7 +259,9 @@ static int back_up_one(struct xlv_states *s, const struct xlv_instance *i, int d
     if (to < 0)
         return xlv_fail(e, -errno, "%s cannot be opened: %s", path, strerror(errno));
     *outcome = xlv_states_copy(s, i, slots, why);
-    if (*outcome == XLV_E_EMPTY) { /* its TPM was not made yet */
+    whole = slots[0] >= 0 && slots[1] >= 0;
+    /* its TPM was not made yet, or is another host's */
+    if (*outcome == XLV_E_EMPTY || i->handover == XLV_HANDOVER_DEPARTED) {
         xlv_error_clear(why);
         *outcome = 0;
     }
@@ -256,7 +271,28 @@ static int back_up_one(struct xlv_states *s, const struct xlv_instance *i, int d
         rc = put_file(slots[1], to, path, XLV_STORE_SLOT_1, e);
     xlv_close(&slots[0]);
     xlv_close(&slots[1]);
+    if (!rc && *outcome && !whole)
+        rc = look_again(s, i, e);
     return rc;
+}
+
+/* The list of what was left, for the restore. */
+static int put_left(struct json_object *left, int dirfd, const char *unfinished,
+                    struct xlv_error *e)
+{
+    const char *text = json_object_to_json_string_ext(left, JSON_C_TO_STRING_PRETTY);
+    int fd XLV_CLOSE = -1, rc;
+
+    if (!json_object_array_length(left))
+        return 0;
+    if (!text)
+        return no_memory(e);
+    fd = openat(dirfd, LEFT, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    rc = fd < 0 ? -errno : xlv_write_all(fd, text, strlen(text));
+    if (!rc)
+        rc = xlv_write_all(fd, "\n", 1);
+    return rc ? xlv_fail(e, rc, "%s/" LEFT " cannot be written: %s", unfinished, xlv_strerror(rc))
+              : 0;
 }
 
 static int back_up_registry(const struct xlv_backup *b, struct xlv_states *s, int dirfd,
@@ -338,6 +374,8 @@ int xlv_backup(const struct xlv_backup *b, struct json_object **report, struct x
         xlv_error_clear(e);
         rc = 0;
     }
+    if (!rc)
+        rc = put_left(left, dirfd, unfinished, e);
     /* behind the states: a key that they got meanwhile is there, too */
     if (!rc && b->with_keys)
         rc = back_up_keys(b, dirfd, unfinished, e);
@@ -410,9 +448,59 @@ static int expect_fresh_host(const struct xlv_settings *s, struct xlv_error *e)
     return rc ? xlv_fail(e, rc, "%s", why.text) : 0;
 }
 
+/* What the backup had to leave; *gaps NULL: nothing. */
+static int read_left(const struct xlv_backup *b, struct json_object **gaps, struct xlv_error *e)
+{
+    char path[PATH_MAX];
+    int fd XLV_CLOSE = -1, rc = join(path, b->directory, LEFT, e);
+    struct json_object *number;
+    bool good;
+
+    *gaps = NULL;
+    if (rc)
+        return rc;
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0)
+        return xlv_fail(e, -errno, "%s cannot be read: %s", path, strerror(errno));
+    *gaps = json_object_from_fd(fd);
+    good = json_object_is_type(*gaps, json_type_array);
+    for (size_t i = 0; good && i < json_object_array_length(*gaps); i++) {
+        struct json_object *one = json_object_array_get_idx(*gaps, i);
+
+        good = json_object_is_type(one, json_type_object) &&
+               json_object_object_get_ex(one, "number", &number) &&
+               json_object_is_type(number, json_type_int);
+    }
+    if (good)
+        return 0;
+    json_object_put(*gaps);
+    *gaps = NULL;
+    return xlv_fail(e, XLV_E_INVALID, "%s is no list of what the backup left, so that it is not "
+                    "known what may be missing in it: take another backup, or this file from "
+                    "another copy of it", path);
+}
+
+/* Why the backup has not all of this instance; NULL: nothing of it may be missing. */
+static const char *gap_of(struct json_object *gaps, const struct xlv_instance *instance)
+{
+    for (size_t i = 0; i < xlv_json_count(gaps); i++) {
+        struct json_object *one = json_object_array_get_idx(gaps, i), *member = NULL;
+
+        json_object_object_get_ex(one, "number", &member);
+        if (json_object_get_int64(member) != (int64_t)instance->number)
+            continue;
+        json_object_object_get_ex(one, "reason", &member);
+        return json_object_is_type(member, json_type_string) ? json_object_get_string(member)
+                                                             : "it was left";
+    }
+    return NULL;
+}
+
 /* Everything of the backup, beside what is there. */
 static int stage(const struct xlv_backup *b, int dirfd, const char *staging, struct list *list,
-                 struct xlv_states *s, struct xlv_error *e)
+                 struct json_object *gaps, struct xlv_states *s, struct xlv_error *e)
 {
     static const char *const names[] = { DATABASE, MASTER_KEY, MASTER_KEY NEW, CA_KEY,
                                          CA_CERTIFICATE };
@@ -452,7 +540,8 @@ static int stage(const struct xlv_backup *b, int dirfd, const char *staging, str
             if (!rc)
                 rc = copy_file(from, to, instance->directory, slots[k], e);
             if (rc == XLV_E_NOT_FOUND && (instance->life == XLV_LIFE_NEW ||
-                                          instance->handover == XLV_HANDOVER_DEPARTED))
+                                          instance->handover == XLV_HANDOVER_DEPARTED ||
+                                          gap_of(gaps, instance)))
                 rc = 0;
             else if (rc == XLV_E_NOT_FOUND)
                 rc = xlv_fail(e, XLV_E_INVALID, "the backup is not whole: it has no %s", from);
@@ -486,22 +575,28 @@ static int open_keys(const struct xlv_backup *b, const char *staging, bool *thei
 }
 
 static int verify(const struct xlv_backup *b, struct xlv_states *s, const struct list *list,
-                  struct json_object *left, struct xlv_error *e)
+                  struct json_object *gaps, struct json_object *left, struct xlv_error *e)
 {
     for (unsigned i = 0; i < list->count; i++) {
         const struct xlv_instance *instance = &list->instances[i];
+        const char *gap = gap_of(gaps, instance);
         struct xlv_error why = XLV_ERROR_INIT;
+        bool whole;
         int slots[2], rc;
 
         tell(b, i, list->count);
+        if (instance->handover == XLV_HANDOVER_DEPARTED) /* another host's */
+            continue;
         rc = xlv_states_copy(s, instance, slots, &why);
+        whole = slots[0] >= 0 && slots[1] >= 0;
         xlv_close(&slots[0]);
         xlv_close(&slots[1]);
-        if (rc == XLV_E_WRONG_KEY)
+        if (rc == XLV_E_WRONG_KEY && !gap)
             return xlv_fail(e, rc, "instance %" PRIu64 " of the backup is sealed under another "
                             "master key than that at %s: put the right one there first, mode 0600",
                             instance->number, b->settings->key_source);
-        if (rc && rc != XLV_E_EMPTY && leave(left, instance, rc, why.text))
+        if (rc && rc != XLV_E_EMPTY &&
+            leave(left, instance, rc, whole || !gap ? why.text : gap))
             return no_memory(e);
     }
     return 0;
@@ -662,7 +757,7 @@ static int go_back(const char *staging, const char *state_dir, struct xlv_error 
 int xlv_restore(const struct xlv_backup *b, struct json_object **report, struct xlv_error *e)
 {
     struct xlv_states s = { .settings = b->settings };
-    struct json_object *left = json_object_new_array();
+    struct json_object *left = json_object_new_array(), *gaps = NULL;
     struct list list = { .count = 0 };
     char staging[PATH_MAX];
     int lock XLV_CLOSE = -1, dirfd XLV_CLOSE = -1, rc;
@@ -679,11 +774,13 @@ int xlv_restore(const struct xlv_backup *b, struct json_object **report, struct 
     if (!rc)
         rc = make_unfinished(staging, &dirfd, e);
     if (!rc)
-        rc = stage(b, dirfd, staging, &list, &s, e);
+        rc = read_left(b, &gaps, e);
+    if (!rc)
+        rc = stage(b, dirfd, staging, &list, gaps, &s, e);
     if (!rc)
         rc = open_keys(b, staging, &theirs, &s, e);
     if (!rc)
-        rc = verify(b, &s, &list, left, e);
+        rc = verify(b, &s, &list, gaps, left, e);
     xlv_states_deinit(&s); /* and with it what SQLite has beside the database */
     if (!rc)
         rc = take_place(b, staging, theirs, &list, e);
@@ -693,6 +790,7 @@ int xlv_restore(const struct xlv_backup *b, struct json_object **report, struct 
         tell(b, list.count, list.count);
         rc = make_report(b, list.count, theirs, left, report, e);
     }
+    json_object_put(gaps);
     json_object_put(left);
     free(list.instances);
     return rc;

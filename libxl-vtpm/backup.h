@@ -4,7 +4,7 @@
  *
  * A backup is a directory that is made as a state directory is (docs/formats.md): vtpm.db and
  * instances/, and with the keys master.key, ca.key and ca.pem; beside them xl-vtpm.conf, for
- * people. What is in it: the registry at one instant, then of each of its instances the slots at
+ * people, and left.json where states were left: of these alone something may be missing. What is in it: the registry at one instant, then of each of its instances the slots at
  * some later instant between two commits, so that what was copied is verified before it counts.
  * States are copied as they are sealed. It has its name when all of it is durable.
  *
@@ -36,7 +36,8 @@ struct xlv_backup {
 
 /*
  * *report: {directory, instances, keys, left: [{number, uuid, reason}]}, the caller's. left: states
- * that do not verify, which are there as they are; XLV_E_CONFLICT then. XLV_E_EXISTS: the directory
+ * that do not verify or are not whole, which are there as they are; XLV_E_CONFLICT then. What was
+ * given away to another host is not looked at. XLV_E_EXISTS: the directory
  * is there; XLV_E_REFUSED: the keys cannot be had; -errno.
  */
 int xlv_backup(const struct xlv_backup *backup, struct json_object **report, struct xlv_error *e);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
@@ -171,6 +172,22 @@ static int try_copy(struct xlv_states *s, const struct xlv_instance *instance, c
     return rc;
 }
 
+/* What there is of a store that is not whole, or cannot be read whole. */
+static void copy_what_is_there(int dirfd, int slots[2])
+{
+    static const char *const names[] = { XLV_STORE_SLOT_0, XLV_STORE_SLOT_1 };
+
+    for (int i = 0; i < 2; i++) {
+        int from XLV_CLOSE = slots[i] >= 0 ? -1 : openat(dirfd, names[i], O_RDONLY | O_CLOEXEC |
+                                                         O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+        struct stat st;
+
+        if (from >= 0 && !fstat(from, &st) && S_ISREG(st.st_mode) &&
+            copy_slot(from, &slots[i], NULL))
+            xlv_close(&slots[i]);
+    }
+}
+
 int xlv_states_copy(struct xlv_states *s, const struct xlv_instance *instance, int slots[2],
                     struct xlv_error *e)
 {
@@ -180,10 +197,6 @@ int xlv_states_copy(struct xlv_states *s, const struct xlv_instance *instance, i
     slots[0] = slots[1] = -1;
     if (!rc)
         rc = xlv_store_open(dirfd, from, e);
-    if (rc == XLV_E_NOT_FOUND && instance->life == XLV_LIFE_NEW) {
-        xlv_error_clear(e);
-        return not_made(instance, e);
-    }
     for (int i = 0; from[0] >= 0 && i < TRIES; i++) {
         if (i)
             xlv_error_clear(e);
@@ -193,9 +206,14 @@ int xlv_states_copy(struct xlv_states *s, const struct xlv_instance *instance, i
         if (rc <= 0 || rc == XLV_E_EMPTY)
             break;
     }
+    if (rc && dirfd >= 0)
+        copy_what_is_there(dirfd, slots);
     xlv_close(&from[0]);
     xlv_close(&from[1]);
-    return rc;
+    if (rc != XLV_E_NOT_FOUND || instance->life != XLV_LIFE_NEW)
+        return rc;
+    xlv_error_clear(e);
+    return not_made(instance, e);
 }
 
 /* The journal as it is now, if there is one, and whose it is. */

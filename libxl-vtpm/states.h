@@ -41,8 +41,9 @@ int xlv_states_read(struct xlv_states *states, const struct xlv_instance *instan
 
 /*
  * Copies in memory of the two slots, of between two commits, as a load of them has shown: what it
- * gave is returned. slots are the caller's, also on error; -1 where there is none (XLV_E_EMPTY, if
- * no TPM was made yet). Takes no lock.
+ * gave is returned. Where the store is not whole or its directory cannot be opened, that is
+ * returned, with copies of what there is. slots are the caller's, also on error; -1 where there is
+ * none (XLV_E_EMPTY, if no TPM was made yet). Takes no lock.
  */
 int xlv_states_copy(struct xlv_states *states, const struct xlv_instance *instance, int slots[2],
                     struct xlv_error *e);

@@ -134,6 +134,122 @@ ok "it comes back as that, with the others" is \
 rm -rf "$dir/here/state"
 mv "$dir/kept" "$dir/here/state"
 
+# --- one of many that cannot be had ---
+cp -r "$dir/here/state" "$dir/kept"
+as_before() {
+    on here
+    rm -rf "$dir/here/state" "$dir/lacking"
+    cp -r "$dir/kept" "$dir/here/state"
+}
+# both_ways LEFT...: these instances are named by backup and restore, and 1 comes back
+both_ways() {
+    local left
+    left=$(printf '%s\n' "$@")
+    run --json backup --with-keys "$dir/lacking"
+    is "$code $(field '.left[].number')" "6 $left" || return
+    is "$(jq -r '.[].number' "$dir/lacking/left.json")" "$left" || return
+    on there
+    fresh
+    run --json restore "$dir/lacking"
+    is "$code $(field '.left[].number')" "6 $left" || return
+    is "$(state read there/state 1 $U there/state/master.key | cut -d' ' -f2-)" "a state"
+}
+as_before
+rm "$dir/here/state/instances/2/slot-1"
+ok "a TPM of which a file is missing keeps no other from its way back" both_ways 2
+ok "what there is of it comes, too" cmp "$dir/there/state/instances/2/slot-0" \
+    "$dir/kept/instances/2/slot-0"
+ok "and the reason" has "$out" "slot-1 is missing"
+fresh
+rm "$dir/lacking/instances/1/slot-0"
+run restore "$dir/lacking"
+ok "another one that is not whole is none of these" has "$err" "not whole"
+ok "and nothing is done" is "$(tree there/state)" ""
+as_before
+rm "$dir/here/state/instances/2/slot-0"
+ok "nor where it is the other file" both_ways 2
+as_before
+mkdir "$dir/here/state/instances/2/other"
+rm "$dir/here/state/instances/2/slot-0"
+mkfifo "$dir/here/state/instances/2/slot-0"
+ok "nor one that is no file" both_ways 2
+as_before
+sql "UPDATE instance SET place='$dir/not-mounted/$V' WHERE number=2"
+ok "nor where its directory cannot be opened" both_ways 2
+as_before
+rm -r "$dir/here/state/instances/2"
+ok "nor where its directory is gone" both_ways 2
+as_before
+rm "$dir"/here/state/instances/2/slot-?
+(umask 077 && head -c 32 /dev/urandom >"$dir/other.key")
+state commit here/state 2 $V other.key "of another key" >/dev/null
+ok "nor one that the master key does not open" both_ways 2
+as_before
+rm -r "$dir/here/state/instances/1" "$dir/here/state/instances/2"
+run --json backup "$dir/lacking"
+ok "of several each is named" is "$code $(field '[.left[].number] | @csv')" "6 1,2"
+for left in '[' '{}' '[ 2 ]' '[ { "number": "two" } ]' ''; do
+    as_before
+    rm "$dir/here/state/instances/2/slot-1"
+    run backup --with-keys "$dir/lacking"
+    printf '%s' "$left" >"$dir/lacking/left.json"
+    on there
+    fresh
+    run restore "$dir/lacking"
+    ok "a list of what was left that is none is refused: '$left'" \
+        eval 'code 5 && has "$err" "lacking/left.json"'
+    ok "and nothing is done: '$left'" is "$(tree there/state)" ""
+done
+as_before
+sql "UPDATE instance SET place='$dir/not-mounted/$V', handover='departed' WHERE number=2"
+run --json backup --with-keys "$dir/lacking"
+ok "of what was given away nothing is missing" is "$code $(field '.left | length')" "0 0"
+ok "and there is no list" test ! -e "$dir/lacking/left.json"
+on there
+fresh
+run --json restore "$dir/lacking"
+ok "nor when it comes back" is "$code $(field '.left | length')" "0 0"
+
+# --- what changes behind the copy of the registry ---
+# stopped CALLS COUNT COMMAND...: at that one of these calls, until go_on
+stopped() {
+    { ASAN_OPTIONS=detect_leaks=0 strace -f -o "$dir/calls" -e trace="$1" \
+        -e inject="$1:signal=STOP:when=$2" "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" "${@:3}" \
+        >"$dir/out.stopped" 2>"$dir/err.stopped" </dev/null & }
+    tracer=$!
+    until grep -q 'stopped by SIGSTOP' "$dir/calls" 2>/dev/null || [ ! -e /proc/$tracer/exe ]; do
+        :
+    done
+}
+go_on() {
+    kill -CONT "$(sed -n 's/ .*stopped by SIGSTOP.*//p' "$dir/calls" | head -1)"
+    wait "$tracer"
+    code=$?
+    mv "$dir/out.stopped" "$dir/out"
+    mv "$dir/err.stopped" "$dir/err"
+    heard $code
+    rm -f "$dir/calls"
+}
+as_before
+stopped mkdirat 1 backup --json "$dir/lacking"
+run purge --yes $V
+ok "one is purged meanwhile" code 0
+go_on
+ok "then all is copied anew, without it" is "$code $(field '.instances, (.left | length)' | xargs)" \
+    "0 2 0"
+as_before
+mkdir -p "$dir/elsewhere"
+stopped mkdirat 1 backup --json "$dir/lacking"
+mv "$dir/here/state/instances/2" "$dir/elsewhere/$V"
+mkdir "$dir/here/state/instances/2"
+sql "UPDATE instance SET place='$dir/elsewhere/$V' WHERE number=2"
+go_on
+ok "nor is one left that went to another place" is "$code $(field '.left | length')" "0 0"
+ok "it is there" test -s "$dir/lacking/instances/2/slot-1"
+as_before
+rm -rf "$dir/kept" "$dir/lacking"
+on there
+
 # --- restored ---
 fresh
 run restore "$dir/plain"
