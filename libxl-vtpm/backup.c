@@ -347,19 +347,42 @@ static int back_up_keys(const struct xlv_backup *b, int dirfd, const char *unfin
     return rc == XLV_E_NOT_FOUND ? 0 : rc; /* no CA yet */
 }
 
+/* Rekey has this lock alone as long as it seals (rekey.c): it is waited for, and none begins until
+ * the keys are copied that open what was copied. Without instances/ there is nothing to seal. */
+static int lock_out_rekey(const struct xlv_settings *s, int *fd, struct xlv_error *e)
+{
+    char path[PATH_MAX];
+    int rc = join(path, s->state_dir, INSTANCES, e);
+
+    if (rc)
+        return rc;
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0 && errno == ENOENT)
+        return 0;
+    if (*fd < 0)
+        return xlv_fail(e, -errno, "the directory %s cannot be opened: %s", path, strerror(errno));
+    while (flock(*fd, LOCK_SH))
+        if (errno != EINTR)
+            return xlv_fail(e, -errno, "the directory %s cannot be locked: %s", path,
+                            strerror(errno));
+    return 0;
+}
+
 int xlv_backup(const struct xlv_backup *b, struct json_object **report, struct xlv_error *e)
 {
     struct xlv_states s = { .registry = NULL };
     struct json_object *left = NULL;
     struct list list = { .count = 0 };
     char unfinished[PATH_MAX];
-    int dirfd XLV_CLOSE = -1, rc;
+    int dirfd XLV_CLOSE = -1, lock XLV_CLOSE = -1, rc;
     struct stat st;
 
     *report = NULL;
     rc = beside(unfinished, b->directory, ".unfinished", e);
     if (!rc && !lstat(b->directory, &st))
         rc = xlv_fail(e, XLV_E_EXISTS, "%s exists, and is not written over", b->directory);
+    if (!rc)
+        rc = lock_out_rekey(b->settings, &lock, e);
     if (!rc)
         rc = xlv_states_init(&s, b->settings, false, e);
     for (int i = 0; !rc && i < TRIES; i++) {
@@ -376,9 +399,9 @@ int xlv_backup(const struct xlv_backup *b, struct json_object **report, struct x
     }
     if (!rc)
         rc = put_left(left, dirfd, unfinished, e);
-    /* behind the states: a key that they got meanwhile is there, too */
     if (!rc && b->with_keys)
         rc = back_up_keys(b, dirfd, unfinished, e);
+    xlv_close(&lock);
     if (!rc) {
         rc = copy_file(b->config, dirfd, unfinished, CONFIG, e);
         rc = rc == XLV_E_NOT_FOUND ? 0 : rc; /* all is as built in */

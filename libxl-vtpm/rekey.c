@@ -388,7 +388,8 @@ static int unknown_states(struct rekey *r)
     return rc;
 }
 
-/* One run at a time. Without any instance there is nothing to lock, nor to seal. */
+/* One run at a time, and none while states and keys are backed up. Without any instance there is
+ * nothing to lock, nor to seal. */
 static int open_states(struct rekey *r)
 {
     const char *state_dir = r->settings->state_dir;
@@ -406,7 +407,8 @@ static int open_states(struct rekey *r)
     if (!flock(r->instances_dirfd, LOCK_EX | LOCK_NB))
         return 0;
     if (errno == EWOULDBLOCK)
-        return xlv_fail(r->e, XLV_E_IN_USE, "another xl-vtpm rekey runs");
+        return xlv_fail(r->e, XLV_E_IN_USE, "another xl-vtpm rekey, or a backup, runs: wait until "
+                        "it has ended");
     return xlv_fail(r->e, -errno, "cannot lock %s/" INSTANCES ": %s", state_dir, strerror(errno));
 }
 

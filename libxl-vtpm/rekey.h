@@ -40,7 +40,7 @@ struct xlv_client;
  *     "left": [ { "number", "uuid": text | null, "reason" } ] }
  *
  *   XLV_E_CONFLICT  unfinished: some are left, run it again; e empty
- *   XLV_E_IN_USE    another xl-vtpm rekey runs
+ *   XLV_E_IN_USE    another xl-vtpm rekey, or a backup, runs
  *   XLV_E_REFUSED   the master key is not of provider file
  */
 int xlv_rekey(const struct xlv_settings *settings, struct xlv_client *client,

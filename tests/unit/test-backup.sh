@@ -246,6 +246,36 @@ sql "UPDATE instance SET place='$dir/elsewhere/$V' WHERE number=2"
 go_on
 ok "nor is one left that went to another place" is "$code $(field '.left | length')" "0 0"
 ok "it is there" test -s "$dir/lacking/instances/2/slot-1"
+
+# --- and a change of the master key ---
+as_before
+stopped mkdirat 3 backup --with-keys --json "$dir/lacking"
+ok "it is stopped between two states" eval '[ -s "$dir/lacking.unfinished/instances/1/slot-1" ] &&
+    [ ! -e "$dir/lacking.unfinished/instances/2/slot-1" ]'
+run rekey
+ok "while a backup runs the master key does not change" code 4
+ok "which is told" has "$err" "another xl-vtpm rekey, or a backup, runs"
+go_on
+ok "the backup does not notice" is "$code $(field '.left | length')" "0 0"
+on there
+fresh
+run restore "$dir/lacking"
+ok "and its keys open all of its states" \
+    is "$code $(state read there/state 1 $U there/state/master.key | cut -d' ' -f2-)" "0 a state"
+as_before
+stays flock "$dir/here/state/instances" sh -c 'echo locked; exec cat'
+"$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" backup "$dir/lacking" >"$dir/out" 2>"$dir/err" \
+    </dev/null 7>&- &
+backup=$!
+waiter="-> FLOCK .*:$(stat -c %i "$dir/here/state/instances") "
+# until it waits or is over
+until grep -qe "$waiter" /proc/locks || [ -z "$(readlink /proc/$backup/exe)" ]; do :; done
+ok "while a rekey runs a backup waits" grep -e "$waiter" /proc/locks
+ok "and has done nothing" test -z "$(find "$dir" -maxdepth 1 -name 'lacking*')"
+let_go
+wait $backup
+heard $?
+ok "then it goes on" is "$code $(tree lacking)" "0 $(tree plain)"
 as_before
 rm -rf "$dir/kept" "$dir/lacking"
 on there
