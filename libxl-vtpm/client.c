@@ -5,12 +5,17 @@
 #include "libxl-vtpm/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <json-c/json.h>
@@ -25,7 +30,8 @@
 
 struct xlv_client {
     const struct xlv_settings *settings;
-    int socket; /* -1: offline */
+    int socket;       /* does not block once it is connected; -1: offline */
+    int64_t patience; /* milliseconds for one answer, or one request */
     struct xlv_control_in in;
     struct xlv_control_out out;
     struct xlv_registry *registry; /* offline; NULL until there is one */
@@ -44,8 +50,8 @@ static int dial(const struct xlv_settings *settings, int *out, struct xlv_error 
     fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return xlv_fail(e, -errno, "no socket can be made: %s", strerror(errno));
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0)
+    /* of connect() */
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0)
         return xlv_fail(e, -errno, "no time limit can be set on a socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
         /* ECONNREFUSED: the socket of a daemon that is gone */
@@ -57,6 +63,8 @@ static int dial(const struct xlv_settings *settings, int *out, struct xlv_error 
         return xlv_fail(e, -errno, "xl-vtpmd cannot be reached at %s: %s%s", address.sun_path,
                         strerror(errno), errno == EACCES ? "; are you root?" : "");
     }
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+        return xlv_fail(e, -errno, "a socket cannot be set up: %s", strerror(errno));
     *out = fd;
     fd = -1;
     return 0;
@@ -73,6 +81,7 @@ int xlv_client_new(struct xlv_client **out, const struct xlv_settings *settings,
         return xlv_fail(e, -ENOMEM, "no memory");
     client->settings = settings;
     client->socket = -1;
+    client->patience = TIMEOUT_S * 1000;
     xlv_control_in_init(&client->in, XLV_CONTROL_MESSAGE_MAX);
     if (mode != XLV_CLIENT_OFFLINE) {
         struct xlv_error why = XLV_ERROR_INIT;
@@ -101,6 +110,11 @@ void xlv_client_free(struct xlv_client *client)
     free(client);
 }
 
+void xlv_client_patience(struct xlv_client *client, int64_t milliseconds)
+{
+    client->patience = milliseconds;
+}
+
 bool xlv_client_online(const struct xlv_client *client)
 {
     return client->socket >= 0;
@@ -111,8 +125,8 @@ static int failed(struct xlv_client *client, int rc, struct xlv_error *e)
 {
     if (rc == -EAGAIN)
         rc = xlv_fail(e, -ETIMEDOUT,
-                      "xl-vtpmd gave no answer within %d s; it may still carry this out",
-                      TIMEOUT_S);
+                      "xl-vtpmd gave no answer within %" PRId64 " s; it may still carry this out",
+                      client->patience / 1000);
     else if (rc == XLV_E_GONE || rc == -EPIPE || rc == -ECONNRESET)
         rc = xlv_fail(e, XLV_E_GONE,
                       "xl-vtpmd closed the connection without an answer; its log says why "
@@ -124,20 +138,49 @@ static int failed(struct xlv_client *client, int rc, struct xlv_error *e)
     return rc;
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Until the socket is ready for this; false: not before `end`, however often a signal came. */
+static bool wait_for(const struct xlv_client *client, short events, int64_t end)
+{
+    struct pollfd p = { .fd = client->socket, .events = events };
+    int64_t left;
+
+    do {
+        left = end - now_ms();
+        if (left <= 0)
+            return false;
+    } while (poll(&p, 1, left < INT_MAX ? (int)left : INT_MAX) < 0 && errno == EINTR);
+    return true;
+}
+
 int xlv_client_ask(struct xlv_client *client, struct json_object *request, struct xlv_error *e)
 {
+    int64_t end = now_ms() + client->patience;
     int rc = xlv_control_out_put(&client->out, request, e);
 
     if (rc)
         return rc;
-    rc = xlv_control_send(client->socket, &client->out);
+    do
+        rc = xlv_control_send(client->socket, &client->out);
+    while (rc == -EAGAIN && wait_for(client, POLLOUT, end));
     return rc ? failed(client, rc, e) : 0;
 }
 
 static int hear(struct xlv_client *client, struct json_object **reply, struct xlv_error *e)
 {
-    int rc = xlv_control_receive(client->socket, &client->in, reply, e);
+    int64_t end = now_ms() + client->patience;
+    int rc;
 
+    do
+        rc = xlv_control_receive(client->socket, &client->in, reply, e);
+    while (rc == -EAGAIN && wait_for(client, POLLIN, end));
     return rc ? failed(client, rc, e) : 0;
 }
 

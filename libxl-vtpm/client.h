@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/error.h"
 #include "libxl-vtpm/settings.h"
@@ -25,6 +26,10 @@ enum xlv_client_mode {
 int xlv_client_new(struct xlv_client **out, const struct xlv_settings *settings,
                    enum xlv_client_mode mode, struct xlv_error *e);
 void xlv_client_free(struct xlv_client *client);
+
+/* How long an answer may take, all of it, whatever interrupts the wait: a minute; here another time,
+ * for tests. */
+void xlv_client_patience(struct xlv_client *client, int64_t milliseconds);
 
 /* Whether a daemon answers. */
 bool xlv_client_online(const struct xlv_client *client);
