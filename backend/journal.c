@@ -409,6 +409,19 @@ static int copy_data(int from, int to, off_t size)
     return 0;
 }
 
+bool xlv_journal_has_record(const char *path)
+{
+    int fd XLV_CLOSE = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    struct control control;
+    struct stat st;
+
+    if (fd < 0)
+        return errno != ENOENT;
+    if (!fstat(fd, &st) && !st.st_size)
+        return false;
+    return xlv_pread_all(fd, &control, sizeof(control), 0) || control.current;
+}
+
 /*
  * What is named is not written to before another has been named: with the same names after the
  * copying as before it, what they name was still all the while.

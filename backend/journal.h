@@ -92,6 +92,10 @@ int xlv_journal_load(struct xlv_journal *journal, struct xlv_journal_record *rec
  */
 int xlv_journal_copy(int from, int to);
 
+/* Whether the journal of that name, if there is one, has any record: so a boot of a domain goes on
+ * or did not end in order. Needs no key; what cannot be read has one. */
+bool xlv_journal_has_record(const char *path);
+
 /* Sealed append; the previous record stays readable until this one is whole. */
 int xlv_journal_append(struct xlv_journal *journal, const struct xlv_journal_record *record,
                        struct xlv_error *e);

@@ -1171,6 +1171,9 @@ int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *
         r = restore(s, e);
     if (!r)
         r = keep(s, s->c.ring.domid, false, e);
+    /* the store has it now: nobody shall take this for a boot that goes on */
+    if (!r)
+        r = xlv_journal_clear(s->c.journal, e);
 out:
     xlv_session_free(s);
     return r;

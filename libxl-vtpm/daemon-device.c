@@ -36,6 +36,9 @@
 /* A device that is frozen looks that often whether it still is; thawing does not wait for it. */
 #define FROZEN_US (10 * 1000 * 1000ull)
 
+/* Until the instance of a device that lost it is looked for again. */
+#define UNRESOLVED_US (1000 * 1000ull)
+
 void xlv_dev_push(struct device *d, enum xlv_device_event event)
 {
     if (d->nevents == EVENTS_MAX) {
@@ -392,13 +395,41 @@ static void on_child_ready(struct xlv_child *child, void *opaque)
     xlv_instances_event_log(d->daemon->instances, d->slot, log, &log_length);
     if (log_length)
         xlv_dev_write_event_log(d, log, log_length);
-    xlv_dev_push(d, XLV_EVENT_READY);
-    xlv_dev_run(d);
-    /* once per connection: a process that follows a killed one is no new use */
+    /* Once per connection: a process that follows a killed one is no new use. Ahead of all that is
+     * seen from now on: the domain may be suspended already, which this would undo. */
     if (!d->noted_use) {
         d->noted_use = true;
         note_use(d);
     }
+    xlv_dev_push(d, XLV_EVENT_READY);
+    xlv_dev_run(d);
+}
+
+/* What an adopted process serves, where xenstore or the registry did not let us find that out when
+ * this daemon started. Not where another device was given the instance meanwhile. */
+static void find_by_status(struct device *d, const struct xlv_msg_status *status)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_instance instance;
+    struct xlv_slot *slot;
+
+    if (xlv_registry_get_number(m->registry, status->instance, &instance, &e) ||
+        !xlv_uuid_equal(&status->uuid, &instance.uuid) ||
+        xlv_instances_slot(m->instances, &instance, &slot, &e)) {
+        if (e.text[0])
+            xlv_log_about(&d->subject, XLV_LOG_ERROR, "%s", e.text);
+        return;
+    }
+    if (slot->holder || status->domid != d->domid || status->devid != d->devid)
+        return;
+    d->slot = slot;
+    d->subject.uuid = &slot->info.uuid;
+    d->subject.instance = slot->number;
+    if (m->xs)
+        (void)xlv_dev_identify_domain(d); /* for a save of it; without, that is of nobody's */
+    xlv_dev_took_up_boot(d);
+    xlv_claim_take(m->instances, slot, &d->claim);
 }
 
 static void on_child_status(struct xlv_child *child, const struct xlv_msg_status *status,
@@ -412,6 +443,8 @@ static void on_child_status(struct xlv_child *child, const struct xlv_msg_status
     if (d->state != XLV_DEVICE_ADOPTING)
         return;
     d->attached_s = d->attached_s ? d->attached_s : time(NULL);
+    if (!d->slot)
+        find_by_status(d, status);
     d->served = (struct xlv_served){
         .any = true,
         .ring = { .ring_ref = status->ring_ref, .event_channel = status->event_channel },
@@ -524,8 +557,14 @@ static void on_child_gone(struct xlv_child *child, const struct xlv_child_end *e
         d->ended = 0;
         xlv_dev_froze(d, end->how == XLV_CHILD_CLEAN && end->bye);
     }
+    /* what ended in order has kept its state if that is what it was told: the suspend may have come
+     * after it was told that the driver had closed */
     if (d->ended == XLV_STOP_SUSPEND && d->slot)
-        xlv_instances_kept(m->instances, d->slot, end->how == XLV_CHILD_CLEAN && end->bye);
+        xlv_instances_kept(m->instances, d->slot, end->how == XLV_CHILD_CLEAN && end->bye &&
+                                                  xlv_child_told(child) == XLV_STOP_SUSPEND);
+    /* the boot goes on: with a new process, which has been told nothing */
+    if (d->state == XLV_DEVICE_REPLACING)
+        d->ended = 0;
     xlv_dev_push(d, event);
     xlv_dev_run(d);
 }
@@ -592,7 +631,20 @@ static void start(struct device *d)
         return;
     }
     d->has_status = false;
-    if (!d->slot || !d->claim.granted)
+    if (!d->slot) {
+        /* taken over from a process whose instance could not be found out */
+        if (m->xs && xlv_dev_resolve(d, &rc, &e) && !rc)
+            xlv_claim_take(m->instances, d->slot, &d->claim);
+        if (!d->slot) {
+            d->retry_us = UNRESOLVED_US;
+            if (e.text[0] && xlv_ratelimit_pass(&d->limit))
+                xlv_log_about(&d->subject, XLV_LOG_ERROR, "domain %s has no TPM for now: %s",
+                              xlv_dev_domain(d), e.text);
+            xlv_dev_push(d, XLV_EVENT_EXIT);
+            return;
+        }
+    }
+    if (!d->claim.granted)
         rc = xlv_fail(&e, XLV_E_IN_USE, "its instance is held by another device");
     else {
         find_booted(d, &launch, &booted, &why);
@@ -681,9 +733,9 @@ static bool boot_is_over(struct device *d)
     if (v->exists)
         return v->domain_dead || (!v->online && !v->frontend_exists);
     /* a toolstack that need not wait for us has cleared the nodes away already: of a domain that
-     * runs, or of one that it has saved? */
+     * runs, or of one that has shut down or was saved? */
     xlv_domains_ask(m->domains, d->domid, &domain);
-    return v->domain_dead || (domain.told && domain.suspended);
+    return v->domain_dead || (domain.told && (domain.suspended || domain.shut_down));
 }
 
 static void stop(struct device *d)
@@ -695,6 +747,15 @@ static void stop(struct device *d)
         xlv_child_stop(d->child, d->ended, v->exists && v->online ? STOP_CLOSE_US : STOP_END_US);
 }
 
+/* May the journal of its instance be of no other device's boot? */
+static bool alone(const struct device *d)
+{
+    for (const struct device *other = d->daemon->devices; other; other = other->next)
+        if (other != d && other->slot == d->slot)
+            return false;
+    return true;
+}
+
 /* Lets go of the instance. */
 static void release(struct device *d)
 {
@@ -703,8 +764,12 @@ static void release(struct device *d)
     /* No process to be told, for it was killed a moment ago, or ended when the guest's driver
      * did: its journal is there. */
     if (!d->ended && d->slot && (d->claim.granted || (d->came_back && !d->slot->holder)) &&
-        boot_is_over(d) && end_boot(d) == XLV_STOP_SUSPEND)
-        xlv_instances_kept(m->instances, d->slot, false);
+        boot_is_over(d)) {
+        if (end_boot(d) == XLV_STOP_SUSPEND)
+            xlv_instances_kept(m->instances, d->slot, false);
+        else if (d->over && alone(d))
+            xlv_instances_drop_journal(m->instances, d->slot);
+    }
     xlv_claim_release(m->instances, &d->claim);
     d->ended = 0;
     d->came_back = true;

@@ -195,6 +195,8 @@ void xlv_dev_look_later(struct device *d); /* a moment later, in its turn */
  * the reading failed, as xlv_xenstore_read().
  */
 int xlv_dev_identify(struct device *d, struct xlv_error *e);
+/* Of that what the domain's own nodes tell: its name and uuid. */
+int xlv_dev_identify_domain(struct device *d);
 const char *xlv_dev_domain(const struct device *d); /* for people */
 
 /* Our state node: is brought there now, or when libxl has had its time. */

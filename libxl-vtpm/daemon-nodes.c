@@ -115,13 +115,29 @@ static int write_out(struct write_job *job)
 
 static int on_write_timer(sd_event_source *source, uint64_t usec, void *opaque);
 
+/* The state that is wanted; with InitWait all that a frontend looks for then. */
+static void put_state(struct device *d)
+{
+    struct xlv_daemon *m = d->daemon;
+    bool init_wait = d->wanted == XLV_XENBUS_INIT_WAIT;
+    struct write_job job = { .d = d, .state = d->wanted, .nodes = init_wait && d->slot };
+    int rc = write_out(&job);
+
+    if (!rc) {
+        d->written = d->wanted;
+        if (init_wait && !d->found && !d->came_back)
+            d->dwell_until_us = xlv_daemon_now(m) + DWELL_US;
+        xlv_log_about(&d->subject, XLV_LOG_DEBUG, "backend state %d", (int)d->written);
+    } else if (rc != XLV_E_GONE && rc != XLV_E_NOT_FOUND) {
+        xlv_daemon_arm(m, &d->write_timer, WRITE_RETRY_US, on_write_timer, d);
+    }
+}
+
 /* Brings our state node to where it is wanted, when libxl has had its time. */
 void xlv_dev_flush_state(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
-    struct write_job job = { .d = d, .state = d->wanted };
     uint64_t now = xlv_daemon_now(m);
-    int rc;
 
     if (!d->wanted || d->wanted == d->written || !m->xs)
         return;
@@ -129,13 +145,7 @@ void xlv_dev_flush_state(struct device *d)
         xlv_daemon_arm(m, &d->write_timer, d->dwell_until_us - now, on_write_timer, d);
         return;
     }
-    rc = write_out(&job);
-    if (!rc) {
-        d->written = d->wanted;
-        xlv_log_about(&d->subject, XLV_LOG_DEBUG, "backend state %d", (int)d->written);
-    } else if (rc != XLV_E_GONE && rc != XLV_E_NOT_FOUND) {
-        xlv_daemon_arm(m, &d->write_timer, WRITE_RETRY_US, on_write_timer, d);
-    }
+    put_state(d);
 }
 
 static int on_write_timer(sd_event_source *source, uint64_t usec, void *opaque)
@@ -154,20 +164,8 @@ void xlv_dev_set_state(struct device *d, enum xlv_xenbus state)
 
 void xlv_dev_init_wait(struct device *d)
 {
-    struct xlv_daemon *m = d->daemon;
-    struct write_job job = { .d = d, .state = XLV_XENBUS_INIT_WAIT, .nodes = d->slot != NULL };
-    int rc;
-
     d->wanted = XLV_XENBUS_INIT_WAIT;
-    rc = write_out(&job);
-    if (rc) {
-        if (rc != XLV_E_GONE && rc != XLV_E_NOT_FOUND)
-            xlv_daemon_arm(m, &d->write_timer, WRITE_RETRY_US, on_write_timer, d);
-        return;
-    }
-    d->written = XLV_XENBUS_INIT_WAIT;
-    if (!d->found && !d->came_back)
-        d->dwell_until_us = xlv_daemon_now(m) + DWELL_US;
+    put_state(d); /* also where it was that already: its nodes may be of another instance */
 }
 
 void xlv_dev_write_nodes(struct device *d)
@@ -395,11 +393,39 @@ const char *xlv_dev_domain(const struct device *d)
 }
 
 /* Reads what the toolstack wrote once: uuid, whose frontend, the domain's name. */
-int xlv_dev_identify(struct device *d, struct xlv_error *e)
+int xlv_dev_identify_domain(struct device *d)
 {
     struct xlv_daemon *m = d->daemon;
     struct xlv_xs_value value;
     char path[96];
+    int rc;
+
+    d->domain_name[0] = d->domain_uuid[0] = '\0';
+    d->incoming = false;
+    snprintf(path, sizeof(path), "/local/domain/%u", d->domid);
+    rc = read_node(m->xs, XLV_XS_NONE, path, "name", &value);
+    if (!is_answer(rc))
+        return rc;
+    if (rc == 0 && value.length <= XLV_DOMAIN_NAME_MAX && strlen(value.text) == value.length) {
+        memcpy(d->domain_name, value.text, value.length + 1);
+        d->incoming = xlv_strip_incoming(d->domain_name);
+    }
+    rc = read_node(m->xs, XLV_XS_NONE, path, "vm", &value);
+    if (!is_answer(rc))
+        return rc;
+    if (rc == 0 && !strncmp(value.text, "/vm/", 4)) {
+        struct xlv_uuid uuid;
+
+        if (xlv_uuid_parse(&uuid, value.text + 4) == 0)
+            xlv_uuid_format(&uuid, d->domain_uuid);
+    }
+    return 0;
+}
+
+int xlv_dev_identify(struct device *d, struct xlv_error *e)
+{
+    struct xlv_daemon *m = d->daemon;
+    struct xlv_xs_value value;
     uint32_t id;
     int rc;
 
@@ -423,25 +449,5 @@ int xlv_dev_identify(struct device *d, struct xlv_error *e)
         return rc;
     if (strlen(value.text) != value.length || xlv_uuid_parse(&d->uuid, value.text))
         return xlv_fail(e, XLV_E_INVALID, "its uuid %.48s does not parse", value.text);
-
-    d->domain_name[0] = d->domain_uuid[0] = '\0';
-    d->incoming = false;
-    snprintf(path, sizeof(path), "/local/domain/%u", d->domid);
-    rc = read_node(m->xs, XLV_XS_NONE, path, "name", &value);
-    if (!is_answer(rc))
-        return rc;
-    if (rc == 0 && value.length <= XLV_DOMAIN_NAME_MAX && strlen(value.text) == value.length) {
-        memcpy(d->domain_name, value.text, value.length + 1);
-        d->incoming = xlv_strip_incoming(d->domain_name);
-    }
-    rc = read_node(m->xs, XLV_XS_NONE, path, "vm", &value);
-    if (!is_answer(rc))
-        return rc;
-    if (rc == 0 && !strncmp(value.text, "/vm/", 4)) {
-        struct xlv_uuid uuid;
-
-        if (xlv_uuid_parse(&uuid, value.text + 4) == 0)
-            xlv_uuid_format(&uuid, d->domain_uuid);
-    }
-    return 0;
+    return xlv_dev_identify_domain(d);
 }

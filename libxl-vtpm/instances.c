@@ -201,12 +201,17 @@ static int open_instance(struct xlv_instances *is, const struct xlv_slot *slot, 
     return rc;
 }
 
+static void journal_name(const struct xlv_slot *slot, char name[32])
+{
+    snprintf(name, 32, "%" PRIu64, slot->number);
+}
+
 static int open_journal(struct xlv_instances *is, const struct xlv_slot *slot, int *fd,
                         struct xlv_error *e)
 {
     char name[32];
 
-    snprintf(name, sizeof(name), "%" PRIu64, slot->number);
+    journal_name(slot, name);
     *fd = openat(is->c.journal_dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (*fd < 0)
         return xlv_fail(e, -errno, "cannot open the journal %s/journal/%s: %s",
@@ -218,7 +223,7 @@ void xlv_instances_drop_journal(struct xlv_instances *is, const struct xlv_slot 
 {
     char name[32];
 
-    snprintf(name, sizeof(name), "%" PRIu64, slot->number);
+    journal_name(slot, name);
     (void)unlinkat(is->c.journal_dirfd, name, 0);
 }
 
@@ -680,11 +685,19 @@ static const struct xlv_child_ops keeper_ops = {
     .gone = on_keeper_gone,
 };
 
-/* It finds out itself whether there is anything to do. */
+/* It finds out itself whether there is anything to do; without a journal, as after a boot of the
+ * host, there is nothing. */
 static void keep(struct xlv_instances *is, struct xlv_slot *slot)
 {
     struct xlv_child_end failure;
+    char name[32];
 
+    journal_name(slot, name);
+    if (!slot->keeper && !slot->keep_retry && faccessat(is->c.journal_dirfd, name, F_OK, 0) &&
+        errno == ENOENT) {
+        keep_ended(slot);
+        return;
+    }
     if (!slot->keeper && !slot->keep_retry &&
         !start_task(is, slot, XLV_LAUNCH_KEEP, &slot->keeper, &keeper_ops, &failure))
         keep_failed(slot, &failure);

@@ -19,6 +19,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include "backend/journal.h"
 #include "backend/store.h"
 #include "common/bytes.h"
 #include "common/fd.h"
@@ -336,7 +337,6 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
                      struct xlv_error *e)
 {
     char path[PATH_MAX];
-    struct stat st;
     bool shared;
     int rc = xlv_registry_get(m->registry, uuid, &m->instance, e);
 
@@ -368,7 +368,7 @@ int xlv_move_take_up(struct xlv_move *m, const struct xlv_uuid *uuid, bool migra
         rc = xlv_fail(e, XLV_E_IN_USE, "instance %" PRIu64 " is put elsewhere just now",
                       m->instance.number);
     xlv_settings_journal(m->settings, m->instance.number, path);
-    if (!rc && !migrates && !stat(path, &st) && st.st_size && !m->departed)
+    if (!rc && !migrates && !m->departed && xlv_journal_has_record(path))
         rc = xlv_fail(e, XLV_E_IN_USE, "the last boot of its domain did not end in order: start "
                       "the domain once and shut it down");
     if (!rc && migrates && m->departed)

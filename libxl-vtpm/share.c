@@ -14,6 +14,7 @@
 
 #include <openssl/crypto.h>
 
+#include "backend/journal.h"
 #include "backend/store.h"
 #include "common/bytes.h"
 #include "common/fd.h"
@@ -69,7 +70,6 @@ static int make_place(const struct xlv_settings *settings, const char *place, in
 static int check(struct xlv_states *s, const struct xlv_instance *instance, struct xlv_error *e)
 {
     char path[PATH_MAX];
-    struct stat st;
 
     if (instance->deleted_s)
         return xlv_fail(e, XLV_E_REFUSED, "instance %" PRIu64 " is deleted: xl-vtpm undelete it "
@@ -79,7 +79,7 @@ static int check(struct xlv_states *s, const struct xlv_instance *instance, stru
                         instance->number, xlv_handover_name(instance->handover),
                         instance->handover_peer);
     xlv_settings_journal(s->settings, instance->number, path);
-    if (!stat(path, &st) && st.st_size)
+    if (xlv_journal_has_record(path))
         return xlv_fail(e, XLV_E_IN_USE, "the last boot of its domain did not end in order: start "
                         "the domain once and shut it down");
     return 0;

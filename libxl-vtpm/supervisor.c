@@ -52,6 +52,7 @@ struct xlv_child {
     bool confirmed;      /* the kernel said that a message came from pid */
     enum xlv_launch_mode mode;
     bool stopping;
+    enum xlv_stop_reason told; /* 0: nothing yet */
     bool killed;
     unsigned asked; /* QUERY that are not answered yet */
     enum xlv_child_phase phase;
@@ -710,6 +711,7 @@ void xlv_child_stop(struct xlv_child *c, enum xlv_stop_reason reason, uint64_t d
         return;
     }
     c->stopping = true;
+    c->told = reason;
     if (c->phase != XLV_PHASE_DONE)
         c->phase = XLV_PHASE_STOPPING;
     /* an error: it is gone or its queue is full of unread messages; the deadline decides */
@@ -721,6 +723,11 @@ void xlv_child_stop(struct xlv_child *c, enum xlv_stop_reason reason, uint64_t d
 void xlv_child_abandon(struct xlv_child *c)
 {
     child_free(c);
+}
+
+enum xlv_stop_reason xlv_child_told(const struct xlv_child *c)
+{
+    return c->told;
 }
 
 pid_t xlv_child_pid(const struct xlv_child *c)

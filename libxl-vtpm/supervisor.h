@@ -110,6 +110,9 @@ void xlv_child_stop(struct xlv_child *child, enum xlv_stop_reason reason, uint64
 /* Frees the child and lets the process run on (the daemon ends). */
 void xlv_child_abandon(struct xlv_child *child);
 
+/* Why it was told to stop, which it is once; 0: it was not. */
+enum xlv_stop_reason xlv_child_told(const struct xlv_child *child);
+
 pid_t xlv_child_pid(const struct xlv_child *child);
 
 /* The listener of a device: bound and listening, close-on-exec. */

@@ -118,6 +118,29 @@ static void a_saved_guest_finds_its_tpm_as_it_was(void)
     vm_destroy(&v);
 }
 
+/* Its process was told that the driver had gone before the domain was suspended, and is slow. */
+static void a_save_amid_a_close_keeps_the_state(void)
+{
+    struct vm v;
+    pid_t pid;
+
+    vm_boot(&v, 5, UUID_A);
+    assert_int_equal(fx_domain_mark(H.m, 5, 4321), 0);
+    extend(&v, 10, "before");
+    assert_true(backends_wait(&H, 1, &pid, SOON));
+    process_freeze(pid);
+    assert_int_equal(fx_frontend_set_state(v.f, XenbusStateClosing), 0);
+    assert_true(log_wait(&H, "serving -> closing", SOON));
+    assert_int_equal(fx_domain_shutdown(H.m, 5, 2), 0);
+    assert_int_equal(fx_vtpm_remove_begin(H.m, &v.dev, FX_DESTROY), 0);
+    assert_true(log_wait(&H, "closing -> ending", SOON));
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    vm_destroy(&v);
+    assert_int_equal(vm_restore(&v, 6, 4321), 0);
+    assert_pcr(&v, 10, "before", 1);
+    vm_destroy(&v);
+}
+
 /* Saved and restored again and again, with kills of backend and daemon in between and amid. */
 static void saves_and_kills_mix(void)
 {
@@ -515,6 +538,34 @@ static void a_restarted_daemon_adopts(bool kill_it)
     vm_random(&w);
     vm_shutdown(&v);
     vm_destroy(&w);
+}
+
+/* What a new daemon cannot read in xenstore, the process that serves tells. */
+static void a_process_is_adopted_by_what_it_says(void)
+{
+    pid_t before[MAX_BACKENDS], after[MAX_BACKENDS];
+    struct vm v;
+
+    vm_boot(&v, 5, UUID_A);
+    extend(&v, 9, "kept");
+    assert_true(backends_wait(&H, 1, before, SOON));
+    daemon_kill(&H);
+    assert_int_equal(fx_write(H.m, v.dev.backend, "uuid", "none"), 0);
+    assert_int_equal(daemon_start(&H), 0);
+    vm_random(&v);
+    assert_pcr(&v, 9, "kept", 1);
+    assert_true(log_wait(&H, "found process", SOON));
+    assert_true(backends_wait(&H, 1, after, SOON));
+    assert_int_equal(before[0], after[0]);
+    /* and is one like any other: a process follows it */
+    process_kill(after[0]);
+    vm_random(&v);
+    assert_pcr(&v, 9, "kept", 1);
+    vm_shutdown(&v);
+    assert_false(log_has(&H, "a mistake in the program"));
+    vm_boot(&v, 6, UUID_A);
+    assert_pcr(&v, 9, "", 0);
+    vm_destroy(&v);
 }
 
 static void a_killed_daemon_finds_its_backends(void)
@@ -957,6 +1008,29 @@ static void failing_writes_are_tried_again(void)
     }
 }
 
+/* The first time that the daemon writes at all is when it says InitWait. */
+static void an_init_wait_that_was_tried_again_is_whole(void)
+{
+    struct vm v = { .domid = 5 };
+    char *flag;
+
+    fx_become(H.m, 0);
+    assert_int_equal(fx_domain_create(H.m, 5, "guest5"), 0);
+    fx_vtpm_init(&v.dev, H.be_domid, 5, 0, UUID_A);
+    fx_fault(H.m, "xs_write", H.be_domid, ENOMEM, 0, 1);
+    assert_int_equal(fx_vtpm_add(H.m, &v.dev), 0);
+    assert_int_equal(fx_vtpm_wait(H.m, &v.dev, XenbusStateInitWait, SOON), 0);
+    fx_fault_clear(H.m);
+    flag = fx_read(H.m, v.dev.backend, "feature-protocol-v2");
+    assert_non_null(flag);
+    free(flag);
+    assert_int_equal(fx_read_int(H.m, v.dev.backend, "instance"), 1);
+    assert_int_equal(fx_guest_open(&v.g, H.m, 5), 0);
+    vm_probe(&v);
+    vm_random(&v);
+    vm_destroy(&v);
+}
+
 static void watches_that_are_refused_cost_time_only(void)
 {
     static struct vm v[4];
@@ -1072,6 +1146,8 @@ int main(int argc, char **argv)
         MOCK(a_killed_backend_costs_the_guest_nothing),
         MOCK(a_backend_killed_at_any_call_executes_exactly_once),
         MOCK(a_killed_daemon_finds_its_backends),
+        MOCK(a_process_is_adopted_by_what_it_says),
+        MOCK(a_save_amid_a_close_keeps_the_state),
         MOCK(a_stopped_daemon_leaves_its_backends),
         MOCK(daemon_and_backend_may_die_together),
         MOCK(devices_that_went_while_nobody_looked),
@@ -1096,6 +1172,7 @@ int main(int argc, char **argv)
         SCENE("", watches_that_are_refused_cost_time_only, NULL, false, DRIVER_DOMID),
         SCENE("", a_device_made_while_xenstore_was_out_of_reach, NULL, false, DRIVER_DOMID),
         SCENE("", failing_writes_are_tried_again, NULL, false, DRIVER_DOMID),
+        SCENE("", an_init_wait_that_was_tried_again_is_whole, NULL, false, DRIVER_DOMID),
         SCENE("", tpm_1_2_comes_up_enabled_and_remembers_nothing_of_a_boot,
               "default-tpm-version = 1.2\n", false, 0),
         REAL(a_tpm_answers_and_remembers),

@@ -947,9 +947,8 @@ static void so_it_is_on_shared_storage(void)
     struct vm v;
 
     boot(&v);
-    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 0), 0);
-    vm_destroy(&v);
-    assert_true(backends_wait(&H, 0, NULL, SOON));
+    vm_shutdown(&v);
+    assert_true(log_wait(&H, "#1: forgotten", SOON));
     assert_int_equal(access(in_own_directory(), F_OK), 0);
     share();
     cut_everywhere();
@@ -1027,6 +1026,47 @@ static void a_daemon_that_looks_meanwhile_waits_for_the_return(void)
     vm_destroy(&v);
 }
 
+/* What a domain that is gone leaves behind is no boot that goes on. */
+static void a_tpm_is_sent_after_a_shutdown_and_after_a_save(void)
+{
+    static const char *const send[] = { "send", UUID_A, "there", NULL };
+    struct vm v;
+
+    boot(&v);
+    vm_shutdown(&v);
+    assert_true(log_wait(&H, "#1: forgotten", SOON));
+    assert_int_equal(ended(mover(true, "", send, NULL, NULL)), 0);
+    assert_int_equal(handover_there(), XLV_HANDOVER_HELD);
+    fetch_back_from(false);
+    boot(&v);
+    assert_int_equal(fx_domain_shutdown(H.m, v.domid, 2), 0);
+    vm_destroy(&v);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    daemon_kill(&H);
+    assert_int_equal(daemon_start(&H), 0);
+    assert_true(backends_wait(&H, 0, NULL, SOON));
+    assert_int_equal(ended(mover(true, "", send, NULL, NULL)), 0);
+    assert_int_equal(handover_there(), XLV_HANDOVER_HELD);
+    fetch_back_from(false);
+}
+
+/* The driver came with another ring before: after a suspend to idle, or a kexec. */
+static void a_guest_whose_driver_came_anew_migrates(void)
+{
+    struct plan plan = { .there = 0 };
+    struct vm v;
+
+    boot(&v);
+    fx_frontend_free(v.f);
+    vm_probe(&v);
+    extend(&v, PCR, "again");
+    assert_int_equal(tpm2_nv_define(v.f), 0);
+    put_nv(&v, 7);
+    assert_int_equal(migrate(&v, &plan), MIGRATED);
+    check_there(1, 7);
+    order((struct message){ .order = DESTROY });
+}
+
 #define TEST(name) { #name, scene_run, up, down, &(struct scene){ .test = name } }
 #define SHARED(name) { "shared_" #name, scene_run, up, down, &(struct scene){ .test = name, .config = "" } }
 
@@ -1034,6 +1074,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_guest_that_migrates_takes_its_tpm_along),
+        TEST(a_guest_whose_driver_came_anew_migrates),
+        TEST(a_tpm_is_sent_after_a_shutdown_and_after_a_save),
         TEST(a_failed_migration_leaves_the_guest_where_it_was),
         TEST(xl_does_not_wait_for_a_return_that_is_lost),
         TEST(a_daemon_that_looks_meanwhile_waits_for_the_return),
