@@ -24,6 +24,7 @@
 
 #include "common/fd.h"
 #include "libxl-vtpm/control.h"
+#include "libxl-vtpm/registry.h"
 #include "libxl-vtpm/spec.h"
 
 struct check {
@@ -126,7 +127,7 @@ static int explain(struct check *c, struct json_object *vtpm, struct json_object
 {
     const char *rule = member(answer, "rule"), *reason = member(answer, "reason");
     struct json_object *instance = NULL, *value;
-    const char *version, *life, *other;
+    const char *version, *life, *other, *handover;
     int64_t number = 0;
     int same;
 
@@ -150,6 +151,17 @@ static int explain(struct check *c, struct json_object *vtpm, struct json_object
                         "refused: device %d of this domain has the same TPM, and a TPM serves one "
                         "device at a time",
                         same);
+    /* one that is departing may come back at once, see admission.c */
+    handover = json_object_object_get_ex(instance, "handover", &value) ? member(value, "state")
+                                                                       : NULL;
+    if (handover && (!strcmp(handover, xlv_handover_name(XLV_HANDOVER_DEPARTED)) ||
+                     !strcmp(handover, xlv_handover_name(XLV_HANDOVER_ARRIVING)))) {
+        other = member(value, "other_host");
+        return conclude(c, vtpm, XLV_CHECK_REFUSED,
+                        "refused: instance %" PRId64 " is %s (other host: %s); see HANDOVER in "
+                        "xl-vtpm-move(8)",
+                        number, handover, other ? other : "?");
+    }
     if (life && !strcmp(life, "quarantined"))
         return conclude(c, vtpm, XLV_CHECK_REFUSED,
                         "refused: instance %" PRId64 " is quarantined; xl-vtpm show %" PRId64

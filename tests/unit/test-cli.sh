@@ -222,6 +222,21 @@ printf 'name="x"\nvtpm=["backend=0,uuid=%s"]\n' $U >"$dir/x.cfg"
 run check "$dir/x.cfg"
 ok "a quarantined instance is refused" code 4
 sqlite3 "$dir/state/vtpm.db" "UPDATE instance SET life = 'ready' WHERE number = 1"
+handover() {
+    sqlite3 "$dir/state/vtpm.db" "UPDATE instance SET handover = '$1', handover_peer = '$2',
+        handover_token = '$3' WHERE number = 1"
+}
+for handover in departed arriving; do
+    handover $handover 'the other' 0a0b0c0d-2222-4333-8444-555555555555
+    run check "$dir/x.cfg"
+    ok "one that another host has, or may have, is refused: $handover" code 4
+    ok "which is named: $handover" has "$out" \
+        "refused: instance 1 is $handover (other host: the other); see HANDOVER in xl-vtpm-move(8)"
+done
+handover departing 'the other' 0a0b0c0d-2222-4333-8444-555555555555
+run check "$dir/x.cfg"
+ok "one that may come back at once is not" code 0
+handover '' '' ''
 
 wrong() { # wrong NAME TEXT WORDS
     printf '%b' "$2" >"$dir/wrong.cfg"
