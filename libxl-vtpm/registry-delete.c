@@ -218,9 +218,11 @@ int xlv_registry_reset(struct xlv_registry *r, const struct xlv_uuid *uuid,
     return rc;
 }
 
+/* So many of them at a time. */
 struct older {
     int64_t before;
-    uint64_t numbers[64]; /* the others have their turn with the next run */
+    uint64_t after; /* numbers up to this had their turn */
+    uint64_t numbers[64];
     unsigned count;
 };
 
@@ -229,7 +231,7 @@ static int note_older(const struct xlv_instance *instance, void *opaque)
     struct older *older = opaque;
 
     if (instance->deleted_s && instance->deleted_s <= older->before &&
-        older->count < COUNT(older->numbers))
+        instance->number > older->after && older->count < COUNT(older->numbers))
         older->numbers[older->count++] = instance->number;
     return 0;
 }
@@ -238,14 +240,28 @@ int xlv_registry_purge_older(struct xlv_registry *r, int64_t seconds, unsigned *
                              struct xlv_error *e)
 {
     struct older older = { .before = time(NULL) - seconds };
-    int rc = xlv_registry_each(r, note_older, &older, e);
+    struct xlv_error first = XLV_ERROR_INIT;
     unsigned purged = 0;
+    int rc, failed = 0;
 
-    for (unsigned i = 0; !rc && i < older.count; i++)
-        purged += !xlv_registry_purge(r, older.numbers[i], NULL);
+    do {
+        older.count = 0;
+        rc = xlv_registry_each(r, note_older, &older, failed ? NULL : &first);
+        for (unsigned i = 0; !rc && i < older.count; i++) {
+            int one = xlv_registry_purge(r, older.numbers[i], failed ? NULL : &first);
+
+            purged += !one;
+            older.after = older.numbers[i];
+            if (!failed)
+                failed = one;
+        }
+    } while (!rc && older.count);
+    if (!failed)
+        failed = rc;
     if (count)
         *count = purged;
-    return rc;
+    return failed ? xlv_fail(e, failed, "%.400s; %u others were purged",
+                             first.text[0] ? first.text : xlv_strerror(failed), purged) : 0;
 }
 
 int xlv_registry_bind(struct xlv_registry *r, uint64_t number, const char *domain_name,

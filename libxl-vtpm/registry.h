@@ -287,8 +287,8 @@ int xlv_registry_reset(struct xlv_registry *registry, const struct xlv_uuid *uui
                        void *opaque, struct xlv_instance *instance, struct xlv_instance *earlier,
                        struct xlv_error *e);
 
-/* All that were deleted at least so many seconds ago; those that resist are left for another
- * time. *count (may be NULL): how many there were. */
+/* All that were deleted at least so many seconds ago; those that resist are left for another time,
+ * and the first error is returned at the end. *count (may be NULL), also then: how many went. */
 int xlv_registry_purge_older(struct xlv_registry *registry, int64_t seconds, unsigned *count,
                              struct xlv_error *e);
 

@@ -99,6 +99,37 @@ ok "after it it goes" is "$out $(sql 'SELECT count(*) FROM instance')" "purged: 
 ok "with its state" test ! -e "$dir/state/instances/1"
 run create $U
 ok "the uuid is free then, the number is not" is "$code$(sql 'SELECT number FROM instance')" 02
+# deleted COUNT: so many more that were deleted long ago; their first number in $first
+deleted() {
+    first=$(($(sql "SELECT seq FROM sqlite_sequence WHERE name = 'instance'") + 1))
+    sql "WITH RECURSIVE n (i) AS (SELECT $first UNION ALL
+            SELECT i + 1 FROM n WHERE i < $first + $1 - 1)
+        INSERT INTO instance (number, uuid, tpm_version, life, created, deleted)
+            SELECT i, printf('00000000-2222-4333-8444-%012d', i), 20, 'ready', 1, 1 FROM n"
+    for ((i = first; i < first + $1; i++)); do mkdir "$dir/state/instances/$i"; done
+}
+numbers() { sql "SELECT count(*) || ' ' || min(number) FROM instance"; }
+deleted 150
+run purge --expired --yes
+ok "all of them go, however many there are" is "$out $(numbers)" "purged: 150 1 2"
+ok "with their states" is "$(ls "$dir/state/instances")" 2
+deleted 80
+for ((i = first; i < first + 70; i++)); do ln -s nowhere "$dir/state/instances/$i/slot-0"; done
+run purge --expired --yes
+ok "those that cannot go are in nobody's way" is "$code $(numbers)" "1 71 2"
+ok "the first is named, and how many went" has "$err" \
+    "instance $first cannot be locked; 10 others were purged"
+rm "$dir"/state/instances/*/slot-0
+busy=("$dir/state/instances/$((first + 1))"
+    "$(printf '00000000-2222-4333-8444-%012d' $((first + 1)))" "$dir/state/master.key")
+"$build/tests/unit/state" commit "${busy[@]}" "a state" >/dev/null
+hold "${busy[@]}"
+run purge --json --expired --yes
+ok "what is in use stays" is "$code $(numbers)" "4 2 2"
+ok "and is told" has "$err" "instance $((first + 1)) is in use"
+let_go
+run purge --expired --yes
+ok "until it is free" is "$out $(numbers)" "purged: 1 1 2"
 run purge
 ok "purge wants to know what" code 5
 run purge --expired --yes 2
