@@ -586,49 +586,53 @@ int xlv_states_identify(struct xlv_states *s, const struct xlv_instance *instanc
     return rc;
 }
 
-/* Of which key is it? XLV_CERTIFICATES: of none. */
-static unsigned place_of(const struct xlv_endorsement *found, const struct xlv_certificate *c,
-                         bool platform)
+/* Of which key is it? XLV_EKS: of none. */
+static unsigned key_of(const struct xlv_endorsement *found, const struct xlv_certificate *c)
 {
     unsigned i = 0;
 
     while (i < XLV_EKS && strcmp(found->key[i].fingerprint, c->key_fingerprint))
         i++;
-    if (platform)
-        return i == XLV_EK_RSA_2048 ? XLV_CERTIFICATE_PLATFORM : XLV_CERTIFICATES;
-    return i < XLV_EKS ? i : XLV_CERTIFICATES;
+    return i;
 }
 
+/* *place: where it is wanted; XLV_CERTIFICATES: where its key is. */
 static int find_place(const struct xlv_instance *instance, const struct xlv_endorsement *found,
-                      const struct xlv_certificate *c, bool platform, unsigned *place,
-                      struct xlv_error *e)
+                      const struct xlv_certificate *c, unsigned *place, struct xlv_error *e)
 {
-    *place = place_of(found, c, platform);
-    if (*place < XLV_CERTIFICATES)
-        return 0;
-    return xlv_fail(e, XLV_E_REFUSED, "the certificate is for another key (SHA-256 %s) than %s of "
-                    "instance %" PRIu64 "; xl-vtpm show %" PRIu64 " tells which it has",
-                    c->key_fingerprint, platform ? "the RSA endorsement key" : "those",
-                    instance->number, instance->number);
+    unsigned wanted = *place == XLV_CERTIFICATE_PLATFORM ? XLV_EK_RSA_2048 : *place;
+    unsigned key = key_of(found, c);
+
+    if (key == XLV_EKS || (*place == XLV_CERTIFICATE_PLATFORM && key != wanted))
+        return xlv_fail(e, XLV_E_REFUSED, "the certificate is for another key (SHA-256 %s) than %s "
+                        "of instance %" PRIu64 "; xl-vtpm show %" PRIu64 " tells which it has",
+                        c->key_fingerprint, *place == XLV_CERTIFICATE_PLATFORM
+                        ? "the RSA endorsement key" : "those", instance->number, instance->number);
+    if (wanted != XLV_CERTIFICATES && wanted != key)
+        return xlv_fail(e, XLV_E_REFUSED, "the certificate is for the %s key, not for %s: leave "
+                        "out --key, or take the certificate of that key",
+                        xlv_certificate_name(key), xlv_certificate_name(wanted));
+    if (*place == XLV_CERTIFICATES)
+        *place = key;
+    return 0;
 }
 
 /* Under the lock of the store. *found: what the TPM tells, with the certificate. */
 static int certify(struct xlv_states *s, const struct xlv_instance *instance, const int slots[2],
-                   const struct xlv_certificate *certificate, bool platform,
+                   const struct xlv_certificate *certificate, unsigned place,
                    struct xlv_endorsement *found, struct xlv_error *e)
 {
     struct xlv_msg_certificates *new = calloc(1, sizeof(*new));
     struct commit c = { .states = s };
     uint8_t *state = NULL, *certified = NULL;
     size_t length = 0;
-    unsigned place = 0;
     int rc = new ? xlv_states_read(s, instance, &state, &length, e)
                  : xlv_fail(e, -ENOMEM, "no memory for certificates");
 
     if (!rc)
         rc = look(s, instance, state, length, NULL, found, &certified, &c.length, e);
     if (!rc)
-        rc = find_place(instance, found, certificate, platform, &place, e);
+        rc = find_place(instance, found, certificate, &place, e);
     if (rc)
         goto out;
     if (instance->tpm_version == XLV_TPM_1_2) {
@@ -653,7 +657,7 @@ out:
 }
 
 int xlv_states_certify(struct xlv_states *s, const struct xlv_uuid *uuid,
-                       const struct xlv_certificate *certificate, bool platform, bool *noted,
+                       const struct xlv_certificate *certificate, unsigned place, bool *noted,
                        struct xlv_instance *instance, struct xlv_error *e)
 {
     struct xlv_endorsement *found = malloc(sizeof(*found));
@@ -666,7 +670,7 @@ int xlv_states_certify(struct xlv_states *s, const struct xlv_uuid *uuid,
     if (!rc)
         rc = open_locked(s, uuid, false, instance, slots, e);
     if (!rc)
-        rc = certify(s, instance, slots, certificate, platform, found, e);
+        rc = certify(s, instance, slots, certificate, place, found, e);
     *noted = !rc && instance->tpm_version == XLV_TPM_1_2;
     if (!rc)
         rc = xlv_registry_identified(s->registry, instance->number, found, e);

@@ -107,12 +107,13 @@ int xlv_states_identify(struct xlv_states *states, const struct xlv_instance *in
 
 /*
  * The TPM gets a certificate that another CA signed for one of its keys, in one commit, in the
- * place of one that it has. platform: it is the platform's, not the EK's. TPM 1.2 takes none once
- * it is made: there, and then *noted is true, it is noted in the registry alone. XLV_E_REFUSED: it
- * is for no key of this TPM; else as xlv_states_clear().
+ * place of one that it has. place: enum xlv_ek, of this key; XLV_CERTIFICATE_PLATFORM, it is the
+ * platform's; XLV_CERTIFICATES, of whichever key it is. TPM 1.2 takes none once it is made: there,
+ * and then *noted is true, it is noted in the registry alone. XLV_E_REFUSED: it is for no key of
+ * this TPM, or for another one; else as xlv_states_clear().
  */
 int xlv_states_certify(struct xlv_states *states, const struct xlv_uuid *uuid,
-                       const struct xlv_certificate *certificate, bool platform, bool *noted,
+                       const struct xlv_certificate *certificate, unsigned place, bool *noted,
                        struct xlv_instance *instance, struct xlv_error *e);
 
 #endif

@@ -168,7 +168,17 @@ static int find_endorsement(struct run *run, const char *kind, struct json_objec
     return ask_endorsement(run, kind, result, found);
 }
 
-static int install(struct run *run, bool platform, struct json_object **result)
+/* XLV_CERTIFICATES: of whichever key it is. */
+static unsigned place_of(const char *kind)
+{
+    unsigned i = 0;
+
+    while (i < XLV_CERTIFICATES && (!kind || strcmp(kind, xlv_certificate_name(i))))
+        i++;
+    return i;
+}
+
+static int install(struct run *run, unsigned place, struct json_object **result)
 {
     struct xlv_states states = { .registry = NULL };
     struct xlv_certificate *certificate = calloc(1, sizeof(*certificate));
@@ -186,10 +196,10 @@ static int install(struct run *run, bool platform, struct json_object **result)
     if (!rc)
         rc = xlv_states_init(&states, run->settings, false, &run->e);
     if (!rc)
-        rc = xlv_states_certify(&states, &uuid, certificate, platform, &noted, &instance, &run->e);
+        rc = xlv_states_certify(&states, &uuid, certificate, place, &noted, &instance, &run->e);
     xlv_states_deinit(&states);
     progress_stop();
-    if (!rc && !platform && !certificate->for_ek)
+    if (!rc && place != XLV_CERTIFICATE_PLATFORM && !certificate->for_ek)
         fprintf(stderr, "xl-vtpm: warning: the certificate does not say that it is an endorsement "
                 "key's (extKeyUsage 2.23.133.8.1): verifiers may refuse it\n");
     if (!rc && run->json)
@@ -211,14 +221,17 @@ int run_ek_cert(struct run *run, struct json_object **result)
     int rc;
 
     if (run->install)
-        return install(run, run->key && !strcmp(run->key, "platform"), result);
+        return install(run, place_of(run->key), result);
     rc = find_endorsement(run, kind, result, &key);
-    if (rc || run->json)
+    /* in JSON all is told; then nothing was asked for that has to be there */
+    if (rc || (run->json && !run->key && !run->csr))
         return rc;
     if (!key || !member(key, run->csr ? "public_key" : "certificate"))
         return xlv_fail(&run->e, XLV_E_NOT_FOUND, "instance %s has no %s %s; xl-vtpm show %s tells "
                         "what there is", text_of(*result, "number", "?"), kind,
                         run->csr ? "key" : "certificate", text_of(*result, "number", "?"));
+    if (run->json)
+        return 0;
     if (run->csr)
         print_request(*result, key);
     else

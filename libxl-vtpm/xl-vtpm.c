@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "libxl-vtpm/registry.h"
 
 static const struct command {
     const char *name;
@@ -206,6 +207,16 @@ static bool listed(const char *list, const char *word)
     return false;
 }
 
+/* An endorsement key, or the platform's certificate; NULL is any. */
+static bool is_kind(const char *key)
+{
+    bool known = !key;
+
+    for (unsigned i = 0; !known && i < XLV_CERTIFICATES; i++)
+        known = !strcmp(key, xlv_certificate_name(i));
+    return known;
+}
+
 /* 0, or the exit code. Options may stand before and behind the command. */
 static int parse(int argc, char **argv, struct run *run, const struct command **command)
 {
@@ -261,6 +272,8 @@ static int parse(int argc, char **argv, struct run *run, const struct command **
             return usage("%s takes no --%s", (*command)->name, entries[i].name);
     if (run->reset && run->kept)
         return usage("--reset and --kept exclude each other");
+    if (!is_kind(run->key))
+        return usage("--key %s: there are rsa2048, p384, p256 and platform", run->key);
     if (run->csr && run->install)
         return usage("--csr and --install exclude each other");
     if (!strcmp((*command)->name, "measure") && run->on + run->off + run->as_set != 1)

@@ -65,6 +65,22 @@ ok "but the key can be certified" has "$out" "BEGIN PUBLIC KEY"
 run ek-cert --key platform "$U"
 ok "the platform's is there" has "$(issuer)" swtpm-localca
 
+run ek-cert --json --key p256 "$U"
+ok "in JSON, too, what was asked for has to be there" is \
+    "$code $(has "$err" "no p256 certificate" && echo yes)" "3 yes"
+run ek-cert --json --key platform --csr "$U"
+ok "also as a key" is "$code $(has "$err" "no platform key" && echo yes)" "3 yes"
+run ek-cert --json --key p256 --csr "$U"
+ok "which is there" is "$code$(field '.endorsement | length')" 04
+run ek-cert --json --key p384 "$U"
+ok "as is a certificate" is "$code$(field '.endorsement | length')" 04
+for option in '' --json --csr "--install $dir/rsa.pem"; do
+    # shellcheck disable=SC2086
+    run ek-cert --key rsa4096 $option "$U"
+    ok "a key that no TPM has is a mistake: $option" code 2
+    ok "those that there are are told: $option" has "$err" "rsa2048, p384, p256 and platform"
+done
+
 # --- what an earlier version did not note, or another host had ---
 sql "DELETE FROM ek; DELETE FROM other_certificate"
 run ek-cert "$U"
@@ -146,6 +162,11 @@ run ek-cert --csr "$U"
 certify "$dir/long.pem"
 run ek-cert --install "$dir/long.pem" "$U"
 ok "one that is too long is refused" is "$code $(has "$err" "a TPM takes" && echo yes)" "5 yes"
+for key in p256 p384; do
+    run ek-cert --key $key --install "$dir/new.pem" "$U"
+    ok "as is one for the RSA key that is said to be another's: $key" code 4
+    ok "with both: $key" has "$err" "is for the rsa2048 key, not for $key"
+done
 hold "$dir/state/instances/1" "$U" "$dir/state/master.key"
 run ek-cert --install "$dir/new.pem" "$U"
 ok "a TPM in use gets none" is "$code $(has "$err" "in use" && echo yes)" "4 yes"
@@ -160,7 +181,7 @@ run ek-cert --key platform --install "$dir/plain.pem" "$U"
 ok "the platform's certificate can be another one" code 0
 run ek-cert --key platform "$U"
 ok "and is" is "$(in_pem)" "$(cat "$dir/plain.pem")"
-run ek-cert --install "$dir/plain.pem" "$U"
+run ek-cert --key rsa2048 --install "$dir/plain.pem" "$U"
 ok "an EK's that does not say what it is for is taken, with a warning" is \
     "$code $(has "$err" 2.23.133.8.1 && echo yes)" "0 yes"
 
@@ -182,6 +203,8 @@ run import "$dir/old/tpm-00.permall"
 V=$out
 run ek-cert "$V"
 ok "its certificate, which swtpm-localca lets its owner alone read, is not told" code 3
+run ek-cert --json "$V"
+ok "in JSON there is what there is" is "$code $(field '[.endorsement[].kind] | join(" ")')" "0 rsa2048"
 run ek-cert --csr "$V"
 ok "its key is" has "$out" "BEGIN PUBLIC KEY"
 certify "$dir/new12.pem"
