@@ -174,6 +174,13 @@ static int put_file(struct run *run, const char *path, const uint8_t *data, size
     return rc ? xlv_fail(&run->e, rc, "cannot write: %s", xlv_strerror(rc)) : 0;
 }
 
+static int no_passphrase(struct run *run)
+{
+    return run->passphrase_file
+               ? xlv_fail(&run->e, XLV_E_INVALID, "a state file of swtpm has a --swtpm-key, or "
+                          "none, but no passphrase") : 0;
+}
+
 /*
  * export
  */
@@ -216,9 +223,9 @@ int run_export(struct run *run, struct json_object **result)
 
     if (run->swtpm_key && !run->swtpm)
         return xlv_fail(&run->e, XLV_E_INVALID, "--swtpm-key goes with --swtpm");
-    if (run->swtpm && run->passphrase_file)
-        return xlv_fail(&run->e, XLV_E_INVALID, "a state file of swtpm has a --swtpm-key, or none, "
-                        "but no passphrase");
+    rc = run->swtpm ? no_passphrase(run) : 0;
+    if (rc)
+        return rc;
     rc = look_up(run, run->args[0], &shown, &a.uuid);
     if (!rc)
         rc = xlv_states_init(&states, run->settings, false, &run->e);
@@ -285,8 +292,10 @@ static int from_swtpm(struct run *run, const uint8_t *file, size_t length, struc
     struct xlv_swtpm_key key = { .length = 0 };
     struct xlv_container c = { .permall = NULL };
     uint8_t *permall = NULL;
-    int rc = version_of(run, &a->version);
+    int rc = no_passphrase(run);
 
+    if (!rc)
+        rc = version_of(run, &a->version);
     if (!rc && run->swtpm_key)
         rc = xlv_swtpm_key(run->swtpm_key, &key, &run->e);
     if (!rc)

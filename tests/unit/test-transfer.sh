@@ -173,6 +173,12 @@ ok "a file that is cut short is found" is "$passed" 0
 truncate -s 3M "$dir/lie"
 run import --tpm-version 2.0 "$dir/lie"
 ok "a file that is too large is not read" has "$err" "larger than any"
+echo 'of another file' >"$dir/pass"
+before=$(sql 'SELECT count(*) FROM instance')
+run import --passphrase-file "$dir/pass" "$dir/a1/tpm2-00.permall"
+ok "a state file of swtpm has no passphrase" code 5
+ok "which is said" has "$err" "--swtpm-key, or none, but no passphrase; nothing was imported"
+ok "and so it is" is "$(sql 'SELECT count(*) FROM instance')" "$before"
 run import "$dir"
 ok "a directory is no file" has "$err" "no regular file"
 ok "none of these left an instance or a directory" is "$(instances) $(directories)" \
