@@ -51,5 +51,12 @@ ok "the uuids of instances" is "$(offers show '')" "$U"
 ok "also after options" is "$(offers --json show dcdb)" "$U"
 ok "uuids and domains" is "$(offers bind '' | xargs)" "Domain-0 $U web"
 ok "files" line "$(cd "$dir" && offers check '')" conf
+ok "an option is no word, also where it has to be given" is "$(offers measure '')" "$U"
+V=0b54a1d9-8e54-4c3e-a0a2-6c6c77b2ea6e
+run create "$V"
+run delete --yes "$V"
+ok "not of deleted ones" is "$(offers delete '')" "$U"
+ok "but where these are meant" is "$(offers undelete '')" "$V"
+ok "of them alone" is "$(offers purge --yes '')" "$V"
 ok "an unknown command has nothing" is "$(offers dance '')" ""
 echo "1..$n"
