@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/log.h"
 #include "libxl-vtpm/registry.h"
@@ -328,10 +329,15 @@ static int carry_out(const struct command *command, struct run *run)
 
 int main(int argc, char **argv)
 {
+    const struct rlimit none = { 0, 0 };
     struct run run = { .e = XLV_ERROR_INIT };
     const struct command *command = NULL;
-    int rc = parse(argc, argv, &run, &command);
+    int rc;
 
+    /* Keys, states and passphrases are in memory. A debugger may be attached still: who may do that
+     * may read the files, too. */
+    (void)setrlimit(RLIMIT_CORE, &none);
+    rc = parse(argc, argv, &run, &command);
     if (rc)
         return rc;
     if (run.version) {

@@ -265,13 +265,18 @@ ok "and its keys open all of its states" \
     is "$code $(state read there/state 1 $U there/state/master.key | cut -d' ' -f2-)" "0 a state"
 as_before
 stays flock "$dir/here/state/instances" sh -c 'echo locked; exec cat'
-"$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" backup "$dir/lacking" >"$dir/out" 2>"$dir/err" \
-    </dev/null 7>&- &
+(
+    ulimit -c hard
+    exec "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" backup "$dir/lacking" >"$dir/out" 2>"$dir/err" \
+        </dev/null 7>&-
+) &
 backup=$!
 waiter="-> FLOCK .*:$(stat -c %i "$dir/here/state/instances") "
 # until it waits or is over
 until grep -qe "$waiter" /proc/locks || [ -z "$(readlink /proc/$backup/exe)" ]; do :; done
 ok "while a rekey runs a backup waits" grep -e "$waiter" /proc/locks
+ok "no core is dumped of a program with keys in it" is \
+    "$(sed -n 's/^Max core file size *//p' /proc/$backup/limits | xargs)" "0 0 bytes"
 ok "and has done nothing" test -z "$(find "$dir" -maxdepth 1 -name 'lacking*')"
 let_go
 wait $backup
