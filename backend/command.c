@@ -35,6 +35,7 @@
 #define TPM_CC_STARTUP 0x144u
 #define TPM_CC_SHUTDOWN 0x145u
 #define TPM_CC_STIR_RANDOM 0x146u
+#define TPM_CC_NV_READ 0x14eu
 #define TPM_CC_SIGN 0x15du
 #define TPM_CC_START_AUTH_SESSION 0x176u
 #define TPM_CC_GET_CAPABILITY 0x17au
@@ -44,7 +45,10 @@
 #define TPM_CAP_PCRS 5u
 
 #define TPM_RS_PW 0x40000009u
+#define TPM_HT_NV_INDEX 0x01u
 #define TPM_HT_HMAC_SESSION 0x02u
+#define TPMA_SESSION_AUDIT 0x80u
+#define PIN_SIZE 8u /* of an index with a PIN: its count and its limit */
 #define TPM_SE_HMAC 0x00u
 #define TPM_ALG_RSASSA 0x0014u
 #define TPM_ALG_RSAPSS 0x0016u
@@ -423,7 +427,8 @@ size_t xlv_command_nv_read(uint32_t index, uint32_t offset, uint32_t length, uin
 }
 
 /* The authorisation area holds passwords and HMAC sessions only (*hmac: any), and ends where it
- * says. */
+ * says. None of them audits: one that does is exclusive until any other command comes, which its
+ * next answer tells (Part 1, 21.2), and that command may be one that leaves no trace here. */
 static bool no_policy(struct xlv_bytes *c, bool *hmac)
 {
     uint32_t length = xlv_get_u32_be(c);
@@ -440,7 +445,8 @@ static bool no_policy(struct xlv_bytes *c, bool *hmac)
         else if (handle != TPM_RS_PW)
             return false;
         (void)xlv_get_view(c, xlv_get_u16_be(c)); /* nonce */
-        (void)xlv_get_u8(c);
+        if (xlv_get_u8(c) & TPMA_SESSION_AUDIT)
+            return false;
         (void)xlv_get_view(c, xlv_get_u16_be(c)); /* password or HMAC */
     }
     return xlv_bytes_ok(c) && c->at == end;
@@ -478,7 +484,7 @@ enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const u
         { 0x135, 2, XLV_EFFECT_AGAIN },                      /* NV_SetBits */
         { 0x136, 2, XLV_EFFECT_AGAIN },                      /* NV_Extend */
         { 0x137, 2, XLV_EFFECT_AGAIN },                      /* NV_Write */
-        { 0x14e, 2, XLV_EFFECT_NOTHING },                    /* NV_Read */
+        { TPM_CC_NV_READ, 2, XLV_EFFECT_NOTHING },
         { TPM_CC_SIGN, 1, XLV_EFFECT_DRAWS },
         { 0x165, 0, XLV_EFFECT_AGAIN },                      /* FlushContext */
         { 0x169, 1, XLV_EFFECT_NOTHING },                    /* NV_ReadPublic */
@@ -492,6 +498,7 @@ enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const u
     struct xlv_bytes c = xlv_bytes_reader(request, length);
     uint16_t tag = xlv_get_u16_be(&c);
     uint32_t size = xlv_get_u32_be(&c), code = xlv_get_u32_be(&c);
+    uint8_t authorised_by;
     bool hmac;
 
     if (!xlv_bytes_ok(&c) || size != length)
@@ -507,10 +514,15 @@ enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const u
                                                                          : known[i].effect;
         if (tag != TPM_ST_SESSIONS || code == TPM_CC_START_AUTH_SESSION)
             break;
+        authorised_by = length > c.at ? request[c.at] : 0;
         (void)xlv_get_view(&c, 4 * (size_t)known[i].handles);
-        if (no_policy(&c, &hmac) && (code != TPM_CC_SIGN || (!hmac && signs_only(&c))))
-            return hmac ? XLV_EFFECT_AGAIN_DRAWS : known[i].effect;
-        break;
+        if (!no_policy(&c, &hmac) || (code == TPM_CC_SIGN && (hmac || !signs_only(&c))))
+            break;
+        if (hmac)
+            return XLV_EFFECT_AGAIN_DRAWS;
+        if (code == TPM_CC_NV_READ && authorised_by == TPM_HT_NV_INDEX)
+            return xlv_get_u16_be(&c) <= PIN_SIZE ? XLV_EFFECT_AGAIN : XLV_EFFECT_READS;
+        return known[i].effect;
     }
     return XLV_EFFECT_ANYTHING;
 }

@@ -103,17 +103,20 @@ size_t xlv_command_nv_read(uint32_t index, uint32_t offset, uint32_t length, uin
  *
  *     NOTHING     it read, provided that it stored nothing permanent. (Every command moves the
  *                 clock; those that tell it are not here.)
+ *     READS       the same where it succeeded; else it may have counted the failure: NV_Read by the
+ *                 index's own authorisation of more than a PIN index has
  *     DRAWS       it read, with the same proviso, and turned the generator: GetRandom; Sign with
  *                 RSASSA, RSAPSS or ECDSA, with a password (ECDAA ends a commitment; nor is a
  *                 signature the same again)
  *     AGAIN       where it succeeded, the same command on the same pair of states does the same
- *                 again, but for the clock: PCR_Extend, FlushContext, and what writes into an NV
- *                 index; TPM 1.2: Extend, PcrRead (which may be audited, and ends an exclusive
+ *                 again, but for the clock: PCR_Extend, FlushContext, what writes into an NV index,
+ *                 and NV_Read by the index's own authorisation of no more than a PIN index has,
+ *                 which counts such uses, in memory where it is an orderly one; TPM 1.2: Extend, PcrRead (which may be audited, and ends an exclusive
  *                 transport session), without authorisation
  *     AGAIN_DRAWS the same, provided that the generator is as it was: the nonces of sessions are
  *                 drawn from it. StartAuthSession of an HMAC session, and those above authorised
  *                 by one. Not of a policy session, in which time counts.
- *     ANYTHING    every other command
+ *     ANYTHING    every other command, and all in a session that audits
  * TPM 2.0 Part 3: 11.1 StartAuthSession, 12.4 ReadPublic, 16.1 GetRandom, 20.2 Sign, 22.2
  * PCR_Extend, 22.4 PCR_Read, 28.4 FlushContext, 30.2 GetCapability, 31.6 NV_ReadPublic, 31.7 to
  * 31.10 NV_Write, NV_Increment, NV_Extend and NV_SetBits, 31.13 NV_Read; Part 1, 19.6 (what a
@@ -124,6 +127,7 @@ enum xlv_command_effect {
     XLV_EFFECT_AGAIN_DRAWS,
     XLV_EFFECT_AGAIN,
     XLV_EFFECT_DRAWS,
+    XLV_EFFECT_READS,
     XLV_EFFECT_NOTHING,
 };
 enum xlv_command_effect xlv_command_effect(enum xlv_tpm_version version, const uint8_t *request,

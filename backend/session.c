@@ -604,6 +604,7 @@ static int resume(struct xlv_session *s, struct xlv_error *e)
     }
     r = restore(s, &why);
     if (r > 0) {
+        xlv_engine_off(); /* with what had been repeated */
         s->amid = true;
         power_cut(why.text);
         s->leftover.there = false;
@@ -970,7 +971,9 @@ static bool known_already(struct xlv_session *s)
     s->drawn |= effect == XLV_EFFECT_DRAWS;
     if (effect == XLV_EFFECT_NOTHING || effect == XLV_EFFECT_DRAWS)
         return !xlv_engine_changed();
-    if (effect == XLV_EFFECT_ANYTHING || (effect == XLV_EFFECT_AGAIN_DRAWS && s->drawn) ||
+    if (effect == XLV_EFFECT_READS && !xlv_response_code(s->response, s->response_length))
+        return !xlv_engine_changed();
+    if (effect == XLV_EFFECT_READS || effect == XLV_EFFECT_ANYTHING || (effect == XLV_EFFECT_AGAIN_DRAWS && s->drawn) ||
         xlv_response_code(s->response, s->response_length))
         return false;
     w = xlv_bytes_writer(s->again + s->again_length, sizeof(s->again) - s->again_length);
@@ -1146,9 +1149,18 @@ int xlv_session_keep(const struct xlv_session_config *config, struct xlv_error *
     s->c = *config;
     s->statistics = xlv_journal_statistics(config->journal);
     r = load_store(s, e);
-    if (r || s->owed)
+    if (r)
         goto out;
     r = xlv_journal_load(s->c.journal, &record, &why);
+    if (s->owed) {
+        /* kept already, in a commit that was told to have failed or before a kill. Where commits
+         * were undone before, the journal counts further than the store, and would outdo it. */
+        if (!r && record.ring.domid == s->c.ring.domid && s->kept_domid == s->c.ring.domid)
+            r = xlv_journal_clear(s->c.journal, e);
+        else
+            r = 0;
+        goto out;
+    }
     if (r == XLV_E_EMPTY || (!r && record.ring.domid != s->c.ring.domid)) {
         r = 0;
         goto out;

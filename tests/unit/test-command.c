@@ -127,7 +127,12 @@ static void what_reads_and_what_can_be_repeated_is_known(void **unused)
     assert_int_equal(effect(tpm2_get_random(8)), XLV_EFFECT_DRAWS);
     assert_int_equal(effect(tpm2_pcr_read(1)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_get_property(0x100)), XLV_EFFECT_NOTHING);
-    assert_int_equal(effect(tpm2_nv_read(0x01500000, 8)), XLV_EFFECT_NOTHING);
+    /* by the index itself, which may be one with a PIN; by the owner */
+    assert_int_equal(effect(tpm2_nv_read(0x01500000, 8)), XLV_EFFECT_AGAIN);
+    assert_int_equal(effect(tpm2_nv_read(0x01500000, 9)), XLV_EFFECT_READS);
+    c = tpm2_nv_read(0x01500000, 8);
+    c.b[10] = 0x40;
+    assert_int_equal(effect(c), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_read_public(0x01500000)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_read_public(0x81000001)), XLV_EFFECT_NOTHING);
     assert_int_equal(effect(tpm2_pcr_extend(1, 1)), XLV_EFFECT_AGAIN);
@@ -142,6 +147,15 @@ static void what_reads_and_what_can_be_repeated_is_known(void **unused)
     assert_int_equal(effect(tpm2_start_session()), XLV_EFFECT_AGAIN_DRAWS);
     assert_int_equal(effect(tpm2_pcr_extend_in_session(1, 1, 0x02000000)),
                      XLV_EFFECT_AGAIN_DRAWS);
+    /* one that audits is exclusive until the next command */
+    c = tpm2_pcr_extend_in_session(1, 1, 0x02000000);
+    for (unsigned flags = 0; flags < 256; flags++) {
+        size_t at = 10 + 4 + 4 + 4 + 2;
+
+        at += (size_t)(c.b[at - 2] << 8 | c.b[at - 1]);
+        c.b[at] = (uint8_t)flags;
+        assert_int_equal(effect(c), flags & 0x80 ? XLV_EFFECT_ANYTHING : XLV_EFFECT_AGAIN_DRAWS);
+    }
     /* a policy session's time counts */
     c = tpm2_start_session();
     for (unsigned type = 1; type < 256; type++) {

@@ -2087,6 +2087,212 @@ static void what_is_audited_is_recorded(void **unused)
     assert_memory_equal(digest[0].b + digest[0].n - 44, digest[1].b + digest[1].n - 44, 32);
 }
 
+#define PIN 0x01500006u
+
+/* NV_DefineSpace of a PIN index that the TPM counts in memory: of wrong uses (8, PIN_FAIL) or of right
+ * ones (9, PIN_PASS). The platform reads and writes it, and whoever knows its PIN, which is empty. */
+static struct cmd define_pin(uint32_t kind)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x12a);
+
+    xlv_put_u32_be(&w, TPM2_RH_PLATFORM);
+    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+    xlv_put_u16_be(&w, 0); /* auth */
+    xlv_put_u16_be(&w, 14);
+    xlv_put_u32_be(&w, PIN);
+    xlv_put_u16_be(&w, TPM2_ALG_SHA256);
+    /* PLATFORMCREATE, NO_DA, ORDERLY; AUTHREAD, PPREAD; PPWRITE */
+    xlv_put_u32_be(&w, 0x40000000u | 0x02000000u | 0x04000000u | 0x00050000u | 1 | kind << 4);
+    xlv_put_u16_be(&w, 0); /* policy */
+    xlv_put_u16_be(&w, 8);
+    cmd_end(&c, &w);
+    return c;
+}
+
+static struct cmd limit_pin(uint32_t limit)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x137);
+
+    xlv_put_u32_be(&w, TPM2_RH_PLATFORM);
+    xlv_put_u32_be(&w, PIN);
+    put_auth(&w, TPM2_RS_PW, 0, NULL, 0);
+    xlv_put_u16_be(&w, 8);
+    xlv_put_u32_be(&w, 0);
+    xlv_put_u32_be(&w, limit);
+    xlv_put_u16_be(&w, 0);
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* NV_Read, authorised by the platform or by the index itself, with its PIN or another. */
+static struct cmd read_pin(uint32_t by, bool right)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x14e);
+
+    xlv_put_u32_be(&w, by);
+    xlv_put_u32_be(&w, PIN);
+    xlv_put_u32_be(&w, right ? 9 : 10);
+    xlv_put_u32_be(&w, TPM2_RS_PW);
+    xlv_put_u16_be(&w, 0);
+    xlv_put_u8(&w, 0);
+    xlv_put_u16_be(&w, right ? 0 : 1);
+    if (!right)
+        xlv_put_u8(&w, 'x');
+    xlv_put_u16_be(&w, 8);
+    xlv_put_u16_be(&w, 0);
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* Reading with a PIN counts, and of an orderly index in memory alone: neither a killed process nor
+ * a save and restore gives the guest its tries back. */
+static void uses_of_a_pin_stay_counted(void **unused)
+{
+    static const uint32_t kinds[] = { 8, 9 };
+
+    (void)unused;
+    for (unsigned i = 0; i < 4; i++) {
+        bool fails = kinds[i % 2] == 8, saved = i >= 2;
+        struct machine m;
+        struct answer a;
+
+        new_machine(&m, XLV_TPM_2_0);
+        start(&m);
+        good(&m, define_pin(kinds[i % 2]), &a);
+        good(&m, limit_pin(3), &a);
+        good(&m, tpm2_hash_start(), &a); /* a whole record */
+        for (unsigned use = 0; use < 3; use++) {
+            ask(&m, read_pin(PIN, !fails), &a);
+            assert_int_equal(a.code, fails ? 0x9a2 : 0);
+        }
+        if (saved) {
+            suspend(&m);
+            m.boot = XLV_BOOT_KEPT;
+        } else {
+            kill_it(&m);
+        }
+        start(&m);
+        good(&m, read_pin(TPM2_RH_PLATFORM, true), &a);
+        assert_int_equal(get32(a.b + 16), 3);
+        ask(&m, read_pin(PIN, true), &a);
+        assert_int_not_equal(a.code, 0);
+        end(&m);
+    }
+}
+
+/* GetCapability of one property with a session that audits it. */
+static struct cmd audited(uint32_t session, uint8_t byte)
+{
+    struct cmd c;
+    struct xlv_bytes w = cmd_begin(&c, 0x8002, 0x17a);
+    uint8_t nonce[16];
+
+    memset(nonce, byte, sizeof(nonce));
+    put_auth(&w, session, 0x81, nonce, sizeof(nonce)); /* audit, continueSession */
+    xlv_put_u32_be(&w, 6);
+    xlv_put_u32_be(&w, 0x105);
+    xlv_put_u32_be(&w, 1);
+    cmd_end(&c, &w);
+    return c;
+}
+
+/* A session that audits is exclusive until any other command comes, and tells that in its answers:
+ * also one that changes nothing is between two of them then. */
+static void an_audit_session_is_used_again(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint32_t session;
+    uint8_t before[32], after[32];
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_pcr_extend(10, 7), &a);
+    good(&m, tpm2_start_session(), &a);
+    session = get32(a.b + 10);
+    good(&m, audited(session, 1), &a);
+    good(&m, tpm2_pcr_read(1), &a);
+    good(&m, audited(session, 2), &a);
+    read_pcr(&m, 10, before);
+    kill_it(&m);
+    start(&m);
+    assert_true(status(&m).resumed);
+    read_pcr(&m, 10, after);
+    assert_memory_equal(after, before, 32);
+    good(&m, audited(session, 3), &a);
+    end(&m);
+}
+
+/* Of a boot that cannot be repeated, as with another libtpms, the guest has at least its next
+ * command answered, by a TPM that had a power cut. */
+static void what_cannot_be_repeated_is_a_power_cut(void **unused)
+{
+    static const uint8_t zero[32];
+    struct xlv_journal_record record;
+    uint8_t *repeat, pcr[32];
+    struct machine m;
+    struct answer a;
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    good(&m, tpm2_hash_start(), &a); /* a whole record */
+    good(&m, tpm2_pcr_extend(10, 7), &a);
+    kill_it(&m);
+    OK(xlv_journal_new(&m.journal, m.journal_fd, &uuid, journal_key, &e));
+    OK(xlv_journal_load(m.journal, &record, &e));
+    assert_true(record.repeat_length > 8);
+    repeat = malloc(record.repeat_length);
+    memcpy(repeat, record.repeat, record.repeat_length);
+    repeat[record.repeat_length - 1] ^= 1; /* of what the TPM had answered */
+    record.repeat = repeat;
+    record.sequence++;
+    OK(xlv_journal_append_exchange(m.journal, &record, &e));
+    free(repeat);
+    xlv_journal_free(m.journal);
+    m.journal = NULL;
+    start(&m);
+    assert_false(status(&m).resumed);
+    read_pcr(&m, 10, pcr);
+    assert_memory_equal(pcr, zero, 32);
+    end(&m);
+}
+
+/* The kept state is in the store, though its process was told of an error, or was killed; the
+ * journal counts on more generations, for a commit was undone. */
+static void a_kept_state_is_not_undone_by_its_journal(void **unused)
+{
+    struct machine m;
+    struct answer a;
+    uint8_t before[32], after[32];
+
+    (void)unused;
+    new_machine(&m, XLV_TPM_2_0);
+    start(&m);
+    define_counters(&m);
+    good(&m, tpm2_pcr_extend(10, 7), &a);
+    read_pcr(&m, 10, before);
+    sync_failures(0, 3);
+    ask(&m, tpm2_nv_increment(COUNTER), &a);
+    assert_int_equal(a.code, 0x923); /* TPM_RC_NV_UNAVAILABLE */
+    sync_failures(0, 3);
+    assert_int_not_equal(xlv_session_stop(m.session, XLV_STOP_SUSPEND, NULL), 0);
+    sync_failures(0, 0);
+    kill_it(&m);
+    keep_it(&m);
+    memset(&m.port.page, 0, sizeof(m.port.page));
+    m.ring.domid = 9;
+    m.boot = XLV_BOOT_KEPT;
+    start(&m);
+    read_pcr(&m, 10, after);
+    assert_memory_equal(after, before, 32);
+    end(&m);
+}
+
 static void an_empty_store_is_not_filled_by_itself(void **unused)
 {
     struct machine m;
@@ -2653,6 +2859,10 @@ int main(void)
         cmocka_unit_test(what_is_done_is_counted),
         cmocka_unit_test(what_is_done_again_is_kept_with_a_suspended_domain),
         cmocka_unit_test(what_is_audited_is_recorded),
+        cmocka_unit_test(uses_of_a_pin_stay_counted),
+        cmocka_unit_test(an_audit_session_is_used_again),
+        cmocka_unit_test(what_cannot_be_repeated_is_a_power_cut),
+        cmocka_unit_test(a_kept_state_is_not_undone_by_its_journal),
         cmocka_unit_test(an_empty_store_is_not_filled_by_itself),
         cmocka_unit_test(a_damaged_store_is_refused_and_kept),
         cmocka_unit_test(a_change_that_cannot_be_made_durable_did_not_happen),
