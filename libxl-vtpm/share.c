@@ -85,6 +85,19 @@ static int check(struct xlv_states *s, const struct xlv_instance *instance, stru
     return 0;
 }
 
+/* What is in the instance's own directory while it is elsewhere, as the registry says: of a share
+ * that was killed, or of a backup. */
+static int discard(const struct xlv_instance *instance, int dirfd, struct xlv_error *e)
+{
+    static const char *const names[] = { XLV_STORE_SLOT_0, XLV_STORE_SLOT_1 };
+
+    for (int i = 0; i < 2; i++)
+        if (unlinkat(dirfd, names[i], 0) && errno != ENOENT)
+            return xlv_fail(e, -errno, "the old %s in the own directory of instance %" PRIu64
+                            " cannot be removed: %s", names[i], instance->number, strerror(errno));
+    return 0;
+}
+
 /* Puts the state into the other place, if it is not there by an earlier try. */
 static int copy(struct xlv_states *s, const struct xlv_instance *instance, const struct side *from,
                 struct side *to, const char *place, struct xlv_error *e)
@@ -140,6 +153,8 @@ int xlv_share(struct xlv_states *s, const struct xlv_uuid *uuid, bool shared,
         rc = make_place(s->settings, place, &to.dirfd, e);
     else if (!rc)
         rc = xlv_registry_own_directory(s->registry, instance, &to.dirfd, e);
+    if (!rc && !shared)
+        rc = discard(instance, to.dirfd, e);
     if (!rc)
         rc = copy(s, instance, &from, &to, shared ? place : "its own directory", e);
     if (!rc)

@@ -221,6 +221,20 @@ xl_vtpm e share $U
 ok 'once' code 4
 xl_vtpm e unshare $U
 ok 'xl-vtpm unshare puts it back' is "$(text e)/$(in_shared)" hello/0
+in_own() { find "$dir/e/state/instances/$(number e)" -name 'slot-*' | wc -l; }
+{ ASAN_OPTIONS=detect_leaks=0 strace -f -o /dev/null -e trace=unlinkat \
+    -e inject=unlinkat:signal=KILL:when=1 "$build/libxl-vtpm/xl-vtpm" -c "$dir/e/conf" share $U; } \
+    >"$dir/out" 2>"$dir/err"
+ok 'killed when it is there, but not only there' is "$(text e)/$(in_shared)/$(in_own)" hello/2/2
+state e commit 'written since' >/dev/null
+xl_vtpm e unshare $U
+ok 'it comes back as it is there' is "$code/$(text e)/$(in_shared)" '0/written since/0'
+xl_vtpm e share $U
+ok 'and goes again' is "$code/$(text e)/$(in_shared)/$(in_own)" '0/written since/2/0'
+printf x >"$dir/e/state/instances/$(number e)/slot-1"
+xl_vtpm e unshare $U
+ok 'whatever is in its place' is "$code/$(text e)/$(in_shared)/$(in_own)" '0/written since/0/2'
+state e commit hello >/dev/null
 ok 'where it was' [ -s "$dir/e/state/instances/1/slot-0" ]
 state e commit world >/dev/null
 xl_vtpm e share $U
