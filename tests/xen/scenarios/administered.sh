@@ -78,6 +78,9 @@ fails "and the owner's key" tpm2_key_name admin 0x81000010
 step "reset, right after xl shutdown, which is no xl save: a new TPM under the same uuid"
 xl_timed admin shutdown -w admin
 wait_for 30 guest_gone admin
+status=0
+xl-vtpm pcrs "$uuid" >/dev/null 2>&1 || status=$?
+is "its TPM is off" "$status" 3
 succeeds "it is reset" xl-vtpm reset --yes "$uuid"
 guest_create admin
 guest_wait admin
