@@ -4,10 +4,11 @@
  *
  * A backup is a directory that is made as a state directory is (docs/formats.md): vtpm.db and
  * instances/, and with the keys master.key, ca.key and ca.pem; beside them xl-vtpm.conf, for
- * people, and left.json where states were left: of these alone something may be missing. What is in it: the registry at one instant, then of each of its instances the slots at
- * some later instant between two commits, so that what was copied is verified before it counts.
- * States are copied as they are sealed, and no change of the master key runs meanwhile, so that the
- * keys that are copied open them. It has its name when all of it is durable.
+ * people, and left.json where states were left: of these alone something may be missing. What is
+ * in it: the registry at one instant, then of each of its instances the slots at some later
+ * instant between two commits, so that what was copied is verified before it counts. States are
+ * copied as they are sealed, and no change of the master key runs meanwhile, so that the keys that
+ * are copied open them. It has its name when all of it is durable.
  *
  * A restore puts all of it beside the state directory's own files, verifies each state with the
  * keys that it will have, and then lets it take its place: keys, instances, and vtpm.db last.

@@ -27,8 +27,8 @@ int xlv_client_new(struct xlv_client **out, const struct xlv_settings *settings,
                    enum xlv_client_mode mode, struct xlv_error *e);
 void xlv_client_free(struct xlv_client *client);
 
-/* How long an answer may take, all of it, whatever interrupts the wait: a minute; here another time,
- * for tests. */
+/* How long an answer may take, all of it, whatever interrupts the wait: a minute; here another
+ * time, for tests. */
 void xlv_client_patience(struct xlv_client *client, int64_t milliseconds);
 
 /* Whether a daemon answers. */

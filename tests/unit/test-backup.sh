@@ -236,8 +236,8 @@ stopped mkdirat 1 backup --json "$dir/lacking"
 run purge --yes $V
 ok "one is purged meanwhile" code 0
 go_on
-ok "then all is copied anew, without it" is "$code $(field '.instances, (.left | length)' | xargs)" \
-    "0 2 0"
+ok "then all is copied anew, without it" is \
+    "$code $(field '.instances, (.left | length)' | xargs)" "0 2 0"
 as_before
 mkdir -p "$dir/elsewhere"
 stopped mkdirat 1 backup --json "$dir/lacking"

@@ -204,7 +204,8 @@ V=$out
 run ek-cert "$V"
 ok "its certificate, which swtpm-localca lets its owner alone read, is not told" code 3
 run ek-cert --json "$V"
-ok "in JSON there is what there is" is "$code $(field '[.endorsement[].kind] | join(" ")')" "0 rsa2048"
+ok "in JSON there is what there is" is "$code $(field '[.endorsement[].kind] | join(" ")')" \
+    "0 rsa2048"
 run ek-cert --csr "$V"
 ok "its key is" has "$out" "BEGIN PUBLIC KEY"
 certify "$dir/new12.pem"
