@@ -172,8 +172,9 @@ static void weather(const char *name, void (*act)(struct vm *v), int most)
             felt.commands, (long long)felt.worst_ms, quiet.commands, STORM_MS / 3,
             (long long)quiet.worst_ms);
     assert_true(shared->events > 0 && felt.commands > 0);
-    if (most)
-        assert_true(spent * 100 < most * t);
+    if (most && spent * 100 >= most * t)
+        fail_msg("%s: %lld ms of processor time in %lld ms, which is not below %d per cent", name,
+                 (long long)spent, (long long)t, most);
     /* 64 at once, then 4 in 10 ms (backend/main.c), and a few where a pause ends: with room for a
      * machine whose clock the scheduler bends. Not slowed down they are 1,700 and more. */
     if (shared->answers)
@@ -305,18 +306,29 @@ static void rings_that_move_while_a_command_runs(void)
     vm_destroy(&w);
 }
 
-/* Rings that are not there, or are taken back at once, again and again, for 3 s. */
+/* Processes of instance 2 that had a ring and ended: each says what that lacked, or it stopped. */
+static int64_t rings_tried(void)
+{
+    return (int64_t)log_count(&H, "#2: ring-ref ") + (int64_t)log_count(&H, "#2: event-channel ") +
+           (int64_t)log_count(&H, " stopped\n");
+}
+
+#define AGAIN " connects again and again; it waits "
+
+/* Rings that are not there, or are taken back at once, again and again, for 3 s, on a busy host
+ * until it is told to wait. Each is looked at, which is cheap; few get a process, which is dear. */
 static void bogus_rings(void)
 {
-    int64_t from, t, spent, worst = 0;
+    int64_t from, t, spent, most, tried, worst = 0;
     struct vm v, w;
     int rings = 0;
 
     neighbour_boot(&w);
     vm_boot(&v, 5, UUID_A);
+    tried = rings_tried();
     from = spent_ms();
     t = fx_now();
-    while (fx_now() - t < 3000) {
+    while (fx_now() - t < 3000 || (fx_now() - t < 20000 && !log_has(&H, AGAIN))) {
         int64_t asked;
 
         fx_frontend_free(v.f);
@@ -334,10 +346,21 @@ static void bogus_rings(void)
     }
     t = fx_now() - t;
     spent = spent_ms() - from;
-    fprintf(stderr, "# %d bogus rings in %lld ms: processor time %lld ms; the neighbour's worst "
-            "command %lld ms\n", rings, (long long)t, (long long)spent, (long long)worst);
+    tried = rings_tried() - tried;
+    fprintf(stderr, "# %d bogus rings in %lld ms: %lld processes, processor time %lld ms; the "
+            "neighbour's worst command %lld ms\n", rings, (long long)t, (long long)tried,
+            (long long)spent, (long long)worst);
     assert_true(rings > 20);
-    assert_true(spent * 100 < 60 * t);
+    /* 20 in 10 s, then one in 2 s (libxl-vtpm/daemon-device.c); and some that found out themselves
+     * that their ring is none, whose pauses double: 0.1 s, 0.2 s... */
+    most = 21 * (1 + t / 10000) + t / 2000 + 10;
+    if (tried > most || (t < 20000 && tried < 20))
+        fail_msg("%lld processes in %lld ms, instead of 20 to %lld", (long long)tried,
+                 (long long)t, (long long)most);
+    /* not of the time that passed: where others have the processor, that tells nothing */
+    if (spent > 200 * (tried + 1) + 2 * rings)
+        fail_msg("%lld ms of processor time for %d rings and %lld processes", (long long)spent,
+                 rings, (long long)tried);
     fx_frontend_free(v.f);
     v.f = NULL;
     /* it waits for its pause to end, and then has what it had */
