@@ -601,6 +601,17 @@ int fx_frontend_wait(struct fx_frontend *f, void *buf, size_t cap, size_t *len, 
     return 0;
 }
 
+int fx_frontend_wait_event(struct fx_frontend *f, int timeout)
+{
+    int64_t end = fx_now() + timeout;
+    unsigned int before = f->events;
+    int r = 0;
+
+    while (!r && f->events == before)
+        r = take_event(f, end);
+    return r;
+}
+
 int fx_frontend_transact(struct fx_frontend *f, uint8_t locality, const void *cmd, size_t len,
                          void *buf, size_t cap, size_t *rsp_len, int timeout)
 {

@@ -136,6 +136,9 @@ int fx_frontend_submit(struct fx_frontend *f, uint8_t locality, const void *cmd,
  */
 int fx_frontend_wait(struct fx_frontend *f, void *buf, size_t cap, size_t *len, int timeout);
 
+/* Takes one notification, or waits for it; also one whose answer was seen in the page before. */
+int fx_frontend_wait_event(struct fx_frontend *f, int timeout);
+
 /* Asks to cancel what was submitted, as Linux on a time-out or a fatal signal. */
 int fx_frontend_cancel(struct fx_frontend *f);
 
@@ -150,7 +153,7 @@ uint32_t fx_frontend_ref(const struct fx_frontend *f, unsigned int page);
 uint32_t fx_frontend_port(const struct fx_frontend *f);
 size_t fx_frontend_capacity(const struct fx_frontend *f);
 int fx_frontend_notify(struct fx_frontend *f);
-/* Notifications seen since the frontend was opened. */
+/* Notifications taken since the frontend was opened. */
 unsigned int fx_frontend_events(const struct fx_frontend *f);
 
 #endif
