@@ -4,7 +4,7 @@
  *
  * $FAKE_BACKEND_DIR/log gets a line per happening (appended, one write each):
  *     launch PID serve|manufacture|keep INSTANCE DOMID/DEVID RING/PORT BOOT
- *     ready PID / stop PID REASON / orphan PID / connected PID
+ *     ready PID / stop PID REASON / bye PID / orphan PID / connected PID
  * $FAKE_BACKEND_DIR/mode, or INSTANCE.mode before it, or manufacture.mode for
  * that mode (keep.mode likewise), has words; none: serve as one should.
  *     exit            exit 3 at once, without a word
@@ -334,8 +334,10 @@ int main(void)
             if (!strcmp(mode, "mute"))
                 return 0;
             (void)say(socket, XLV_MSG_BYE);
-            if (!strcmp(mode, "linger"))
+            if (!strcmp(mode, "linger")) {
+                note("bye %d\n", getpid());
                 sleep_forever();
+            }
             return 0;
         }
     }
