@@ -69,9 +69,30 @@ ok "with the keys" is "$code $(field '.instances, .keys, (.left | length)' | xar
 ok "they are those of the host" cmp "$dir/full/master.key" "$dir/here/state/master.key"
 
 # --- on a slow disk ---
-slow() { # slow NAME: at a terminal; what that shows
-    script -qec "strace -f -o /dev/null -e trace=mkdirat -e inject=mkdirat:delay_enter=600000 \
-        $build/libxl-vtpm/xl-vtpm -c $dir/conf backup $dir/$1" /dev/null </dev/null
+# until_or_late REASON CONDITION...: false, and tells, where that does not come
+until_or_late() {
+    local end=$((SECONDS + 120))
+    until "${@:2}"; do
+        [ $SECONDS -lt $end ] || { echo "# $1" >&2; return 1; }
+    done
+}
+was_stopped() { grep -q 'stopped by SIGSTOP' "$dir/calls" 2>/dev/null; }
+stopped_pid() { sed -n 's/ .*stopped by SIGSTOP.*//p' "$dir/calls" | head -1; }
+# SIGALRM, as proc(5) tells it
+second_is_over() {
+    local pending
+    pending=$(sed -n 's/^ShdPnd:[[:space:]]*//p' "/proc/$1/status")
+    [ $((0x${pending:-0} & 1 << 13)) != 0 ]
+}
+# slow NAME: at a terminal, and at the third instance until a second is over; what that shows
+slow() {
+    script -qec "strace -f -o $dir/calls -e trace=mkdirat -e inject=mkdirat:signal=STOP:when=4 \
+        $build/libxl-vtpm/xl-vtpm -c $dir/conf backup $dir/$1" /dev/null </dev/null &
+    until_or_late "it does not come to the third instance" was_stopped &&
+        until_or_late "its second is never over" second_is_over "$(stopped_pid)"
+    kill -CONT "$(stopped_pid)"
+    wait $!
+    rm -f "$dir/calls"
 }
 ok "what takes longer than a second shows how far it is" \
     has "$(ASAN_OPTIONS=detect_leaks=0 slow slow)" "2 of 3 instances"
@@ -91,6 +112,7 @@ let_go
 
 # --- while states are committed ---
 slots() { cat "$dir"/here/state/instances/1/slot-? | cksum; }
+another_commit() { [ "$(slots)" != "$before" ]; }
 seen=0 wrong=0 last=0
 touch "$dir/go"
 while [ -e "$dir/go" ]; do
@@ -106,9 +128,11 @@ for i in 1 2 3 4 5 6 7 8; do
     fi
     [ "${now%% *}" = "$last" ] || seen=$((seen + 1))
     last=${now%% *}
-    # until there was another commit
     before=$(slots)
-    while [ "$(slots)" = "$before" ]; do :; done
+    until_or_late "no commit came after backup $i" another_commit || {
+        wrong=$((wrong + 1))
+        break
+    }
 done
 rm "$dir/go"
 wait "$writer"
@@ -218,12 +242,10 @@ stopped() {
         -e inject="$1:signal=STOP:when=$2" "$build/libxl-vtpm/xl-vtpm" -c "$dir/conf" "${@:3}" \
         >"$dir/out.stopped" 2>"$dir/err.stopped" </dev/null & }
     tracer=$!
-    until grep -q 'stopped by SIGSTOP' "$dir/calls" 2>/dev/null || [ ! -e /proc/$tracer/exe ]; do
-        :
-    done
+    until was_stopped || [ ! -e /proc/$tracer/exe ]; do :; done
 }
 go_on() {
-    kill -CONT "$(sed -n 's/ .*stopped by SIGSTOP.*//p' "$dir/calls" | head -1)"
+    kill -CONT "$(stopped_pid)"
     wait "$tracer"
     code=$?
     mv "$dir/out.stopped" "$dir/out"
