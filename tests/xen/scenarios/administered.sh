@@ -78,6 +78,9 @@ fails "and the owner's key" tpm2_key_name admin 0x81000010
 step "reset, right after xl shutdown, which is no xl save: a new TPM under the same uuid"
 xl_timed admin shutdown -w admin
 wait_for 30 guest_gone admin
+# the daemon sees that a moment later
+not_used() { xl-vtpm show --json "$1" | jq -e '.device == null'; }
+wait_for 30 not_used "$uuid"
 status=0
 xl-vtpm pcrs "$uuid" >/dev/null 2>&1 || status=$?
 is "its TPM is off" "$status" 3
