@@ -33,7 +33,7 @@ like "the log says by which rule" "$(daemon_log_since "$mark" | grep -i nouuid |
 step "another guest with no uuid is another TPM"
 guest_up nouuid2 'backend=0'
 guest_tpm nouuid2
-is "another domain's name, another TPM" \
-    "$(guest_run -t 60 nouuid2 'tpm2_getcap handles-nv-index' | grep -ic 0x1500001 || true)" 0
+indices=$(guest_run -t 60 nouuid2 'tpm2_getcap handles-nv-index')
+is "another domain's name, another TPM" "$(grep -ic 0x1500001 <<<"$indices" || true)" 0
 isnt "and another instance" \
     "$(xs "$(vtpm_backend "$(guest_domid nouuid2)")/instance" || true)" "$instance"
