@@ -290,9 +290,9 @@ daemon_log_since() { tail -c "+$(($1 + 1))" "$daemon_log"; }
 
 # vtpm_remains [N] - what there is, a word each, beside N served devices; with no N,
 # beside no guest at all. How many files the daemon has open with nothing to serve,
-# the first call finds out.
+# the first calls find out.
 vtpm_remains() {
-    local n=${1:-0} count processes fds listeners
+    local n=${1:-0} count processes fds listeners seen=$logs/daemon-fds.seen
     mapfile -t listeners < <(compgen -G '/run/xl-vtpm/backend/*')
     count=$(find /proc -mindepth 2 -maxdepth 2 -name exe -lname '*/vtpm-backend*' 2>/dev/null | wc -l)
     processes=$count
@@ -301,8 +301,16 @@ vtpm_remains() {
     # A device that is served has its socket and its process.
     fds=(/proc/"$(daemon_pid)"/fd/*)
     count=$((${#fds[@]} - 2 * n))
-    # Not as long as a process more, that makes a TPM, has files of its own.
-    [[ -e $logs/daemon-fds || $processes -ne $n ]] || printf '%s\n' "$count" >"$logs/daemon-fds"
+    # Not as long as a process more, that makes a TPM, has files of its own; and two looks in a
+    # row agree: the connection of a command that has just ended may still be among them.
+    if [[ ! -e $logs/daemon-fds && $processes -eq $n ]]; then
+        if [[ -e $seen && $count -eq $(<"$seen") ]]; then
+            mv "$seen" "$logs/daemon-fds"
+        else
+            printf '%s\n' "$count" >"$seen"
+            printf 'files:%s-at-first ' "$count"
+        fi
+    fi
     [[ ! -e $logs/daemon-fds || $count -eq $(<"$logs/daemon-fds") ]] || printf 'files:%s ' "$count"
     if [[ $# -eq 0 ]]; then
         xs_gone /local/domain/0/backend/vtpm || printf 'nodes '
@@ -311,9 +319,9 @@ vtpm_remains() {
     fi
 }
 
-# leaves_nothing WHEN [N] - the check of that; what needs longer than 3 s is late
+# leaves_nothing WHEN [N] - the check of that; what needs longer than 9 s is late
 leaves_nothing() {
-    local end=$((SECONDS + 4)) remains
+    local end=$((SECONDS + 10)) remains
     while remains=$(vtpm_remains "${@:2}"); do
         [[ -n $remains && $SECONDS -lt $end ]] || break
     done
