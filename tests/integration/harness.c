@@ -28,6 +28,7 @@
 #include "tests/fake/selftest/debian.h"
 
 #define READY_TIMEOUT 30000      /* sanitizers and a busy machine */
+#define LAST_LINES 10
 
 static void program_path(char *out, size_t len, const char *variable, const char *const *places)
 {
@@ -380,34 +381,49 @@ int backends(struct harness *h, pid_t *pids)
     return n;
 }
 
+static pid_t process_parent(pid_t pid)
+{
+    char buf[512], *p;
+    int parent = 0;
+
+    p = proc_read(pid, "stat", buf, sizeof(buf)) ? strrchr(buf, ')') : NULL;
+    return p && sscanf(p + 1, " %*c %d", &parent) == 1 ? parent : 0;
+}
+
 /*
  * A process loses its memory, and with it what it was started as, before its files: there is still
- * its name, and its locks are held, until it is a zombie.
+ * its name, and its locks are held, until it is a zombie. And there is its parent: the daemon, or
+ * this process where that is gone (harness_up()). Those of another test are not waited for.
  */
 static bool ends(struct harness *h, pid_t pid)
 {
     const char *name = strrchr(h->backend_exe, '/');
     char path[64], exe[8], comm[32];
+    pid_t parent;
 
     snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
     if (readlink(path, exe, sizeof(exe)) >= 0 || errno != ENOENT ||
         !proc_read(pid, "comm", comm, sizeof(comm)))
         return false;
     comm[strcspn(comm, "\n")] = 0;
-    return name && !strncmp(comm, name + 1, 15) && process_state(pid) != 'Z' && process_state(pid);
+    parent = process_parent(pid);
+    return name && !strncmp(comm, name + 1, 15) && (parent == h->daemon || parent == getpid()) &&
+           process_state(pid) != 'Z' && process_state(pid);
 }
 
-static bool one_ends(struct harness *h)
+/* One that ends, 0: none. */
+static pid_t one_ends(struct harness *h)
 {
     DIR *d = opendir("/proc");
     struct dirent *e;
-    bool any = false;
+    pid_t one = 0;
 
-    while (d && !any && (e = readdir(d)))
-        any = isdigit((unsigned char)e->d_name[0]) && ends(h, (pid_t)atoi(e->d_name));
+    while (d && !one && (e = readdir(d)))
+        if (isdigit((unsigned char)e->d_name[0]) && ends(h, (pid_t)atoi(e->d_name)))
+            one = (pid_t)atoi(e->d_name);
     if (d)
         closedir(d);
-    return any;
+    return one;
 }
 
 struct count {
@@ -427,8 +443,20 @@ bool backends_wait(struct harness *h, int n, pid_t *pids, int timeout)
 {
     pid_t mine[MAX_BACKENDS];
     struct count c = { h, pids ? pids : mine, n };
+    pid_t ending;
+    int found;
 
-    return fx_wait(count_is, &c, timeout);
+    if (fx_wait(count_is, &c, timeout))
+        return true;
+    found = backends(h, c.pids);
+    ending = one_ends(h);
+    fprintf(stderr, "ERROR: %d backends instead of %d after %d ms:", found, n, timeout);
+    for (int i = 0; i < found; i++)
+        fprintf(stderr, " %d", (int)c.pids[i]);
+    if (ending)
+        fprintf(stderr, "; %d is ending", (int)ending);
+    fputc('\n', stderr);
+    return false;
 }
 
 static bool gone(void *arg)
@@ -519,14 +547,24 @@ bool log_wait(struct harness *h, const char *text, int timeout)
     return log_wait_for(h, text, 1, timeout);
 }
 
-void log_show(struct harness *h)
+static void show_lines(const char *prefix, const char *line)
 {
-    char *log = log_read(h);
-
-    for (char *line = log, *next; *line; line = next) {
+    for (const char *next; *line; line = next) {
         next = strchr(line, '\n');
         next = next ? next + 1 : line + strlen(line);
-        fprintf(stderr, "#   %.*s%s", (int)(next - line), line, next[-1] == '\n' ? "" : "\n");
+        fprintf(stderr, "%s%.*s%s", prefix, (int)(next - line), line,
+                next[-1] == '\n' ? "" : "\n");
     }
+}
+
+void log_show(struct harness *h)
+{
+    char *log = log_read(h), *last = log + strlen(log);
+    int lines = 0;
+
+    show_lines("#   ", log);
+    while (last > log && (last[-1] != '\n' || ++lines <= LAST_LINES))
+        last--;
+    show_lines("ERROR: log: ", last);
     free(log);
 }

@@ -50,7 +50,7 @@ void harness_clear_run(struct harness *h);
 
 /* The backends that run now: their number, at most MAX_BACKENDS pids (order: oldest first). */
 int backends(struct harness *h, pid_t *pids);
-/* Waits until exactly n run. False after timeout; *pids as above, NULL ok. */
+/* Waits until exactly n run. False after timeout, and says which do; *pids as above, NULL ok. */
 bool backends_wait(struct harness *h, int n, pid_t *pids, int timeout);
 /* SIGKILL and wait until the process does not exist any more. */
 void process_kill(pid_t pid);
@@ -64,7 +64,7 @@ unsigned log_count(struct harness *h, const char *text);
 bool log_wait(struct harness *h, const char *text, int timeout);
 /* Until it has it n times at least. */
 bool log_wait_for(struct harness *h, const char *text, unsigned n, int timeout);
-/* Shows the log on stderr. */
+/* Shows the log on stderr; its end again as what tests/lib/count.sh repeats of a failed test. */
 void log_show(struct harness *h);
 
 #endif
