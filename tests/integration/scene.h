@@ -30,6 +30,7 @@
 #define UUID_B "0b54a1d9-8e54-4c3e-a0a2-6c6c77b2ea6e"
 #define DOWN " has shut down"     /* the daemon, of a domain */
 #define SOON soon()              /* a state that must come: libxl's own patience */
+#define AT_ONCE 9000             /* what took less has not waited for that to end; milliseconds */
 
 struct scene {
     void (*test)(void);

@@ -135,7 +135,7 @@ static void changes_told_of_survive_every_kill(void)
     for (unsigned int i = 0; i < 15; i++) {
         memset(data, (int)i + 1, sizeof(data));
         assert_int_equal(tpm2_nv_write(v.f, data), 0);
-        assert_true(backends_wait(&H, 1, pids, 5000));
+        assert_true(backends_wait(&H, 1, pids, SOON));
         process_kill(pids[0]);
         if (i % 5 == 4) {
             /* and where the whole host went: nothing in memory is left of us */
@@ -157,7 +157,7 @@ static void a_new_ring_with_a_command_in_flight(void)
 
     vm_boot(&v, 5, UUID_A);
     digest_of(d, "either");
-    assert_true(backends_wait(&H, 1, pids, 5000));
+    assert_true(backends_wait(&H, 1, pids, SOON));
     process_freeze(pids[0]);
     assert_int_equal(fx_frontend_submit(v.f, 0, cmd, tpm2_pcr_extend(cmd, 6, d)), 0);
     fx_frontend_free(v.f);
@@ -178,7 +178,7 @@ static void a_backend_that_hangs_does_not_hold_up_the_others(void)
     int64_t t;
 
     vm_boot(&v, 5, UUID_A);
-    assert_true(backends_wait(&H, 1, pids, 5000));
+    assert_true(backends_wait(&H, 1, pids, SOON));
     process_freeze(pids[0]);
     vm_boot(&w, 6, UUID_B);
     vm_random(&w);
@@ -187,7 +187,7 @@ static void a_backend_that_hangs_does_not_hold_up_the_others(void)
     assert_true(fx_now() - t < 8000);
     fx_frontend_free(v.f);
     fx_guest_close(v.g);
-    assert_true(backends_wait(&H, 1, NULL, 5000));
+    assert_true(backends_wait(&H, 1, NULL, SOON));
     vm_random(&w);
     vm_destroy(&w);
 }
@@ -199,12 +199,12 @@ static void a_detach_where_neither_side_moves_waits_for_both_at_once(void)
     int64_t t;
 
     vm_boot(&v, 5, UUID_A);
-    assert_true(backends_wait(&H, 1, pids, 5000));
+    assert_true(backends_wait(&H, 1, pids, SOON));
     process_freeze(pids[0]);
     t = fx_now();
     assert_int_equal(fx_vtpm_remove(H.m, &v.dev, FX_DETACH), 0);
     assert_true(fx_now() - t < 6000);        /* three seconds for each, after another */
-    assert_true(backends_wait(&H, 0, NULL, 5000));
+    assert_true(backends_wait(&H, 0, NULL, SOON));
     fx_frontend_free(v.f);
     fx_guest_close(v.g);
     assert_int_equal(fx_domain_destroy(H.m, 5), 0);
@@ -258,7 +258,7 @@ static void many_guests_at_once(void)
         assert_int_equal(fx_frontend_wait_backend(v[i].f, XenbusStateConnected, SOON), 0);
         vm_random(&v[i]);
     }
-    assert_true(backends_wait(&H, N, NULL, 1000));
+    assert_true(backends_wait(&H, N, NULL, SOON));
     fprintf(stderr, "# %d guests served after %d ms\n", N, (int)(fx_now() - t));
     for (uint32_t i = 0; i < N; i++)
         assert_int_equal(fx_vtpm_remove_begin(H.m, &v[i].dev, FX_DESTROY), 0);
@@ -291,7 +291,7 @@ static void grants_withdrawn_under_the_backend(void)
 
     vm_boot(&w, 6, UUID_B);
     vm_boot(&v, 5, UUID_A);
-    assert_true(backends_wait(&H, 2, pids, 5000));
+    assert_true(backends_wait(&H, 2, pids, SOON));
     /* The ring goes, the backend dies, the nodes still say 3 or 4: nothing to map any more. */
     fx_frontend_free(v.f);
     v.f = NULL;

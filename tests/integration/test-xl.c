@@ -175,7 +175,7 @@ static void attach_use_list_detach(void)
     domain_up(&v, 5);
     for (int i = 0; i < 2; i++) {
         fx_vtpm_init(&v.dev, H.be_domid, 5, 0, UUID_A);
-        xl_run(&x, 0, 3000, "vtpm-attach", "5", backend, "uuid=" UUID_A);
+        xl_run(&x, 0, AT_ONCE, "vtpm-attach", "5", backend, "uuid=" UUID_A);
         xl_free(&x);
         vm_probe(&v);
         vm_random(&v);
@@ -185,17 +185,17 @@ static void attach_use_list_detach(void)
         }
         assert_int_equal(tpm2_nv_read(v.f, back), 0);
         assert_memory_equal(back, data, sizeof(data));
-        xl_run(&x, 0, 3000, "vtpm-list", "5", NULL, NULL);
+        xl_run(&x, 0, AT_ONCE, "vtpm-list", "5", NULL, NULL);
         assert_non_null(strstr(x.text, UUID_A));
         xl_free(&x);
         xl_start(&x, "vtpm-detach", "5", "0", NULL);
         guest_lets_go(&v);
         assert_int_equal(xl_wait(&x), 0);
-        assert_true(x.took < 5000);
+        assert_true(x.took < AT_ONCE);
         xl_free(&x);
         assert_null(fx_read(H.m, v.dev.backend, "state"));
         assert_null(fx_read(H.m, v.dev.frontend, "state"));
-        assert_true(backends_wait(&H, 0, NULL, 5000));
+        assert_true(backends_wait(&H, 0, NULL, SOON));
         fx_frontend_free(v.f);
         v.f = NULL;
     }
@@ -209,14 +209,14 @@ static void the_same_uuid_twice_fails_fast(void)
 
     domain_up(&v, 5);
     domain_up(&w, 6);
-    xl_run(&x, 0, 3000, "vtpm-attach", "5", "backend=0", "uuid=" UUID_A);
+    xl_run(&x, 0, AT_ONCE, "vtpm-attach", "5", "backend=0", "uuid=" UUID_A);
     xl_free(&x);
     vm_probe(&v);
     extend(&v, 1, "first guest");
     /* xl's own message; the reason is in the backend's error node and in our log */
     xl_start(&x, "vtpm-attach", "6", "backend=0", "uuid=" UUID_A);
     assert_int_not_equal(xl_wait(&x), 0);
-    assert_true(x.took < 3000);
+    assert_true(x.took < AT_ONCE);
     assert_non_null(strstr(x.text, "unable to add device"));
     xl_free(&x);
     vm_random(&v);
@@ -234,14 +234,14 @@ static void no_uuid_gets_one_from_libxl(void)
     char *uuid;
 
     domain_up(&v, 5);
-    xl_run(&x, 0, 3000, "vtpm-attach", "5", "backend=0", NULL);
+    xl_run(&x, 0, AT_ONCE, "vtpm-attach", "5", "backend=0", NULL);
     xl_free(&x);
     uuid = fx_read(H.m, v.dev.backend, "uuid");
     assert_non_null(uuid);
     assert_int_equal(strlen(uuid), 36);
     vm_probe(&v);
     vm_random(&v);
-    xl_run(&x, 0, 3000, "vtpm-list", "5", NULL, NULL);
+    xl_run(&x, 0, AT_ONCE, "vtpm-list", "5", NULL, NULL);
     assert_non_null(strstr(x.text, uuid));
     xl_free(&x);
     free(uuid);
@@ -255,10 +255,10 @@ static void a_guest_that_does_not_let_go_is_detached_in_time(void)
     struct xl x;
 
     domain_up(&v, 5);
-    xl_run(&x, 0, 3000, "vtpm-attach", "5", "backend=0", "uuid=" UUID_A);
+    xl_run(&x, 0, AT_ONCE, "vtpm-attach", "5", "backend=0", "uuid=" UUID_A);
     xl_free(&x);
     vm_probe(&v);
-    xl_run(&x, 0, 9000, "vtpm-detach", "5", "0", NULL);      /* libxl would force it after 10 s */
+    xl_run(&x, 0, AT_ONCE, "vtpm-detach", "5", "0", NULL);   /* libxl would force it after 10 s */
     xl_free(&x);
     domain_down(&v);
 }
