@@ -275,6 +275,8 @@ static const struct {
 };
 static const char *const words[] = { "mended", "open", "unknown" };
 
+#define PATIENCE_S 20
+
 static enum verdict run(size_t i)
 {
     char seen[160] = "the commands that it takes are not there";
@@ -285,6 +287,7 @@ static enum verdict run(size_t i)
     fflush(stdout);
     pid = fork();
     if (pid == 0) {
+        (void)alarm(PATIENCE_S); /* a flaw may be an endless loop as well */
         verdict = probes[i].probe(seen, sizeof(seen));
         printf("%s\t%s\t%s\n", probes[i].name, words[verdict], seen);
         fflush(stdout);
@@ -311,12 +314,13 @@ int main(void)
     int r;
 
     (void)setrlimit(RLIMIT_CORE, &none);
-    (void)alarm(60); /* a flaw may be an endless loop as well */
+    (void)alarm(PATIENCE_S);
     r = xlv_manufacture(&how, &permanent, &length, &e);
     if (!r)
         r = xlv_engine_load(XLV_TPM_2_0, permanent, length, NULL, 0, &e);
     if (!r)
         r = xlv_engine_startup(&e);
+    (void)alarm(0); /* no child has it */
     if (r) {
         fprintf(stderr, "vtpm-probe: %s\n", e.text[0] ? e.text : xlv_strerror(r));
         return 2;

@@ -82,6 +82,7 @@
 /* One message on the control socket: the list of 10,000 instances fits. */
 #define XLV_CONTROL_MESSAGE_MAX (8u * 1024u * 1024u)
 #define XLV_CONTROL_CLIENTS_MAX 64u
+#define XLV_CONTROL_MEMBERS_MAX 48u /* of them of control-group, which may only look */
 
 /* A request names one instance; a reply of 8 MiB cannot be one packet, see control.h. */
 #define XLV_CONTROL_REQUEST_MAX (64u * 1024u)

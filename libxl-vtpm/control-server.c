@@ -370,8 +370,9 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
 {
     static struct xlv_ratelimit limit = XLV_RATELIMIT(5, 60);
     struct xlv_control_server *s = opaque;
-    struct ucred cred;
+    struct ucred cred = { .uid = (uid_t)-1 };
     socklen_t size = sizeof(cred);
+    unsigned most;
     struct client *c;
     int fd XLV_CLOSE = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
@@ -386,7 +387,10 @@ static int on_accept(sd_event_source *source, int listener, uint32_t revents, vo
                     (unsigned)cred.uid);
         return 0;
     }
-    if (s->count >= XLV_CONTROL_CLIENTS_MAX) {
+    /* those who may only look keep nobody else out */
+    most = cred.uid == 0 || cred.uid == geteuid() ? XLV_CONTROL_CLIENTS_MAX
+                                                  : XLV_CONTROL_MEMBERS_MAX;
+    if (s->count >= most) {
         if (xlv_ratelimit_pass(&limit))
             xlv_log(XLV_LOG_WARNING, "a client was turned away: %u are connected", s->count);
         return 0;

@@ -28,6 +28,8 @@
 
 #include "backend/store.h"
 #include "common/fd.h"
+#include "common/process.h"
+#include "libxl-vtpm/ca.h"
 #include "libxl-vtpm/client.h"
 #include "libxl-vtpm/control.h"
 #include "libxl-vtpm/device.h"
@@ -560,6 +562,42 @@ static void check_key(struct doctor *d)
     xlv_keys_free(keys);
 }
 
+/* Without it no TPM is made, where it has signed for one before. */
+static void check_ca(struct doctor *d)
+{
+    const struct xlv_settings *s = &d->settings;
+    struct xlv_error e = XLV_ERROR_INIT;
+    struct xlv_ca *ca = NULL;
+    bool signed_any = false;
+    int rc;
+
+    if (!s->ca_key[0]) {
+        OK("CA", "there is none, as configured");
+        return;
+    }
+    if (strncmp(s->ca_key, "file:", 5)) {
+        OK("CA", "its key is %s, which only xl-vtpmd opens", s->ca_key);
+        return;
+    }
+    rc = xlv_ca_open(&ca, s, &e);
+    if (rc == XLV_E_NOT_FOUND) {
+        xlv_error_clear(&e);
+        rc = d->registry ? xlv_registry_signed(d->registry, &signed_any, &e) : 0;
+        if (!rc && !signed_any)
+            OK("CA", "there is none yet; the daemon makes it");
+        else if (!rc)
+            PROBLEM("CA", "put both back, or make a new one with xl-vtpm ca init",
+                    "the CA that signed for the TPMs of this host is gone (%s, %s): no new TPM is "
+                    "made", s->ca_key, s->ca_certificate);
+    }
+    if (rc)
+        PROBLEM("CA", "mend that: until then no new TPM is made",
+                "%s", e.text[0] ? e.text : xlv_strerror(rc));
+    else if (ca)
+        OK("CA", "%s", xlv_ca_subject(ca));
+    xlv_ca_free(ca);
+}
+
 struct look {
     struct doctor *d;
     unsigned count, sound;
@@ -744,23 +782,6 @@ static int list_devices(struct xlv_xenstore *xs, struct devices *all)
     return rc;
 }
 
-/* The processes that run the backend program, of this and of earlier versions. */
-static bool runs_backend(const struct doctor *d, const char *pid)
-{
-    static const char deleted[] = " (deleted)";
-    char link[64], target[512], real[PATH_MAX];
-    ssize_t n;
-
-    snprintf(link, sizeof(link), "/proc/%s/exe", pid);
-    n = readlink(link, target, sizeof(target) - 1);
-    if (n <= 0)
-        return false;
-    target[n] = '\0';
-    if ((size_t)n > sizeof(deleted) && !strcmp(target + n - sizeof(deleted) + 1, deleted))
-        target[(size_t)n - sizeof(deleted) + 1] = '\0';
-    return realpath(d->settings.backend_program, real) && !strcmp(real, target);
-}
-
 /* What the daemon says that its instances serve: marks the devices, gives the processes. */
 static int64_t *served(struct devices *all, struct json_object *instances, size_t *count,
                        size_t *makers)
@@ -820,7 +841,8 @@ static int cross(struct doctor *d, struct xlv_xenstore *xs, struct crossing *c)
     while (proc && (entry = readdir(proc))) {
         bool stranger = d->online;
 
-        if (!isdigit((unsigned char)entry->d_name[0]) || !runs_backend(d, entry->d_name))
+        if (!isdigit((unsigned char)entry->d_name[0]) ||
+            !xlv_process_runs((pid_t)atol(entry->d_name), d->settings.backend_program))
             continue;
         c->processes++;
         for (size_t i = 0; stranger && i < known; i++)
@@ -909,6 +931,7 @@ int xlv_doctor(const struct xlv_doctor *what, enum xlv_doctor_result *worst,
         check_registry(d);
         check_instances(d);
         check_key(d);
+        check_ca(d);
         check_xenstore(d);
     }
     xlv_client_free(d->client);

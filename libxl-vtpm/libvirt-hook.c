@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * libvirt-hook: TPMs for guests of libvirt, whose libxl driver knows no vtpm. libvirt runs it
+ * xl-vtpm-libvirt: TPMs for guests of libvirt, whose libxl driver knows no vtpm. libvirt runs it
  * as a hook of that driver (docs/libvirt.md) with the domain's XML on standard input:
  *
- *     libvirt-hook [--config FILE] NAME OPERATION …
+ *     xl-vtpm-libvirt [--config FILE] NAME OPERATION …
  *
  * The TPMs are in the domain's <metadata>:
  *
@@ -340,7 +340,7 @@ static int guard(const struct domain *d, libxl_ctx *ctx, struct xs_handle *xs)
     for (int fd = 0; fd < 3; fd++)
         (void)dup2(null, fd);
     (void)setsid();
-    openlog("xl-vtpm-libvirt-hook", LOG_PID, LOG_DAEMON);
+    openlog("xl-vtpm-libvirt", LOG_PID, LOG_DAEMON);
     (void)!write(d->ready, "", 1);
     wait_and_hold(d, ctx, xs, former);
     return 0;
@@ -409,7 +409,7 @@ int main(int argc, char **argv)
         argv += 2;
     }
     if (argc < 3) {
-        fprintf(stderr, "usage: libvirt-hook [--config FILE] DOMAIN OPERATION; run by libvirt\n");
+        fprintf(stderr, "usage: xl-vtpm-libvirt [--config FILE] DOMAIN OPERATION; run by libvirt\n");
         return 2;
     }
     d.name = argv[1];

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "common/fd.h"
+#include "common/process.h"
 #include "libxl-vtpm/spawn.h"
 
 #ifndef P_PIDFD
@@ -159,18 +160,7 @@ static void child_free(struct xlv_child *c)
  * it be killed: its pid is from SO_PEERCRED, which could be an earlier daemon's. */
 static bool runs_our_program(const struct xlv_child *c)
 {
-    static const char deleted[] = " (deleted)";
-    char link[64], target[PATH_MAX], real[PATH_MAX];
-    ssize_t n;
-
-    snprintf(link, sizeof(link), "/proc/%ld/exe", (long)c->pid);
-    n = readlink(link, target, sizeof(target) - 1);
-    if (n < 0)
-        return false;
-    target[n] = '\0';
-    if ((size_t)n > sizeof(deleted) && !strcmp(target + n - sizeof(deleted) + 1, deleted))
-        target[(size_t)n - sizeof(deleted) + 1] = '\0';
-    return !strcmp(target, c->program) || (realpath(c->program, real) && !strcmp(target, real));
+    return xlv_process_runs(c->pid, c->program);
 }
 
 static void child_kill(struct xlv_child *c, enum xlv_child_how how, const char *text)

@@ -2,7 +2,7 @@
 /*
  * The libtpms at hand with its published flaws put back, as far as they are seen from outside: put
  * before it with LD_PRELOAD, so that vtpm-probe has something to find. $FLAW: a command code, hex;
- * what is done to it: "abort", "write" behind the command, "size" as its answer, "iv" kept.
+ * what is done to it: "abort", "loop", "write" behind the command, "size" as its answer, "iv" kept.
  */
 #include <dlfcn.h>
 #include <stdint.h>
@@ -30,6 +30,8 @@ uint32_t TPMLIB_Process(unsigned char **response, uint32_t *length, uint32_t *ro
         return result;
     if (!strcmp(how, "abort"))
         abort();
+    while (!strcmp(how, "loop"))
+        ;
     if (!strcmp(how, "write"))
         command[size + 1] ^= 0x55;
     if (!strcmp(how, "size"))

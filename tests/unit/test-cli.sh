@@ -333,7 +333,7 @@ for page in "$src"/man/*.[1-8]; do
     mandoc -T lint -W warning "$page" >"$dir/out" 2>&1
     ok "${page##*/} is clean" is "$(cat "$dir/out")" ""
 done
-for program in xl-vtpm xl-vtpmd xl-vtpm-move vtpm-backend vtpm-probe libvirt-hook; do
+for program in xl-vtpm xl-vtpmd xl-vtpm-move vtpm-backend vtpm-probe xl-vtpm-libvirt; do
     grep -qE "^(\.Nm )?$program( |\$)" "$src"/man/*.8 || echo "$program"
 done >"$dir/undocumented"
 ok "every program has its page" is "$(cat "$dir/undocumented")" ""

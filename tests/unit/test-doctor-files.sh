@@ -194,6 +194,22 @@ ok "no user asked for" says backend-user warning "there is no backend-user"
 config
 
 # --- the key ---
+ok "no CA yet is well" says CA ok "the daemon makes it"
+run ca init
+ok "one that is there, too" says CA ok "xl-vtpm CA"
+chmod 644 "$dir/state/ca.key"
+both "a CA's key that others can read" CA problem "ca.key" chmod 600 "$dir/state/ca.key"
+rm "$dir/state/ca.pem"
+ok "half of a CA" says CA problem "ca.pem"
+rm "$dir/state/ca.key"
+ok "none again" says CA ok "the daemon makes it"
+sqlite3 "$dir/state/vtpm.db" \
+    "INSERT INTO certificate VALUES ('$(printf %032d 1)', 1, 'rsa2048', 1, 1, x'30', 'x')"
+both "a CA that is gone, and had signed" CA problem "is gone" \
+    sqlite3 "$dir/state/vtpm.db" "DELETE FROM certificate"
+config "ca-key = none"
+ok "no CA by configuration" says CA ok "as configured"
+config
 ok "a good key" says "master key" ok "can be read, by nobody else"
 chmod 640 "$dir/state/master.key"
 both "a key that others can read" "master key" problem "others can read it" \

@@ -2150,6 +2150,37 @@ static int asked_by(gid_t gid, gid_t supplementary, const char *request)
     return WEXITSTATUS(status);
 }
 
+/* As many connections as there are, of a member of that group, until the result is closed. */
+static int all_connections_of(gid_t gid)
+{
+    int pair[2];
+    char byte;
+    pid_t pid;
+
+    fflush(NULL);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (!pid) {
+        struct xlv_settings settings;
+        struct xlv_client *client;
+
+        close(pair[0]);
+        if (setgroups(0, NULL) || setresgid(gid, gid, gid) || setresuid(65534, 65534, 65534) ||
+            xlv_settings_load(&settings, config_path, NULL))
+            _exit(9);
+        for (unsigned i = 0; i < XLV_CONTROL_CLIENTS_MAX; i++)
+            if (xlv_client_new(&client, &settings, XLV_CLIENT_DAEMON, NULL))
+                _exit(2);
+        (void)!write(pair[1], "", 1);
+        (void)!read(pair[1], &byte, 1);
+        _exit(0);
+    }
+    close(pair[1]);
+    assert_int_equal(read(pair[0], &byte, 1), 1);
+    return pair[0];
+}
+
 static void a_group_may_look_and_change_nothing(void **state)
 {
     static const char *const looking[] = { "{\"call\": \"list\"}", "{\"call\": \"status\"}",
@@ -2157,6 +2188,7 @@ static void a_group_may_look_and_change_nothing(void **state)
     static const char *const changing[] = { "{\"call\": \"create\"}", "{\"call\": 1}", "{}",
                                             "{\"call\": \"release\", \"number\": 1}" };
     const struct group *group = getgrnam("tty");
+    int connections;
     struct stat st;
     gid_t gid;
 
@@ -2181,6 +2213,11 @@ static void a_group_may_look_and_change_nothing(void **state)
     for (size_t i = 0; i < sizeof(changing) / sizeof(changing[0]); i++)
         assert_int_equal(asked_by(65534, gid, changing[i]), 1);
     json_object_put(call("{\"call\": \"create\"}"));
+    /* nor keep root out */
+    connections = all_connections_of(gid);
+    json_object_put(call("{\"call\": \"status\"}"));
+    close(connections);
+    assert_true(wait(NULL) > 0);
     /* and nobody once the setting is gone */
     daemon_end(SIGTERM);
     write_config("");

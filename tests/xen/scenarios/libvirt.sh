@@ -150,5 +150,5 @@ domain_xml without 6b1d0f3e-93c4-4a0d-8d1e-2a5b7c9e0f04 ''
 succeeds "a domain without our element starts as ever" virsh_does start without
 guest_wait without
 virsh_does destroy without
-fails "no guard is left behind" pgrep -f libvirt-hook
+fails "no guard is left behind" pgrep -x xl-vtpm-libvirt
 kill "$libvirtd"
