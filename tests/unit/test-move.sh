@@ -333,5 +333,12 @@ sql b "UPDATE instance SET handover='departed' WHERE uuid='$U'"
 move a send $U b
 ok 'a login that prints something is recognised' has "$err" 'does its login print something'
 ok 'and changes nothing' lives held/departed
-printf 'garbage that is no offer, long enough for a header' | move b receive
+before=$(sql b .dump | cksum)
+printf 'garbage that is no offer, long enough for a header' |
+    "$build/libxl-vtpm/xl-vtpm-move" -c "$dir/b/conf" receive >"$dir/out" 2>"$dir/err"
+code=$?
+err=$(cat "$dir/err")
+ok 'who receives garbage refuses it' has "$code $err" \
+    '1 xl-vtpm-move: the other side does not speak our protocol'
+ok 'and changes nothing there' is "$(sql b .dump | cksum)" "$before"
 echo "1..$n"
