@@ -31,7 +31,7 @@ for name in CVE-2023-1017 CVE-2023-1018 CVE-2025-49133 CVE-2026-21444; do
 done
 # a sanitizer wants to be the first library there is
 while IFS=: read -r name flaw; do
-    out=$(FLAW=$flaw timeout 100 env LD_PRELOAD=$flawed ASAN_OPTIONS=verify_asan_link_order=0 "$probe" 2>&1)
+    out=$(FLAW=$flaw timeout 100 env LD_PRELOAD="$flawed" ASAN_OPTIONS=verify_asan_link_order=0 "$probe" 2>&1)
     code=$?
     ok "$name is found where it is put back ($flaw)" says "$name" open
     ok "and the probe says so ($flaw)" [ $code = 1 ]
