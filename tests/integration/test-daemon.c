@@ -118,6 +118,32 @@ static void a_saved_guest_finds_its_tpm_as_it_was(void)
     vm_destroy(&v);
 }
 
+/* A guest that starts another kernel by kexec may have its domain soft-reset for it: libxl destroys
+ * the devices and makes them again, for the same domain. No TPM is reset for that, or a guest could
+ * give itself the PCRs that it likes. Either way round: the driver has closed before, or has not. */
+static void a_soft_reset_of_the_domain_is_no_boot(void)
+{
+    for (unsigned closes = 0; closes < 2; closes++) {
+        struct vm v;
+
+        vm_boot(&v, 5 + closes, UUID_A);
+        assert_int_equal(fx_domain_ran(H.m, v.domid), 0);
+        extend(&v, 10, "before");
+        if (closes)
+            assert_int_equal(fx_frontend_close(v.f, SOON), 0);
+        assert_int_equal(fx_domain_shutdown(H.m, v.domid, 5), 0);
+        assert_int_equal(fx_vtpm_remove(H.m, &v.dev, FX_DESTROY), 0);
+        assert_true(log_wait_for(&H, "#1: forgotten", 2 * closes + 1, SOON));
+        fx_frontend_free(v.f);
+        assert_int_equal(fx_vtpm_create(H.m, &v.dev), 0);
+        assert_int_equal(fx_domain_ran(H.m, v.domid), 0); /* it goes on */
+        vm_probe(&v);
+        assert_pcr(&v, 10, "before", 1);
+        vm_destroy(&v);
+        assert_true(log_wait_for(&H, "#1: forgotten", 2 * closes + 2, SOON));
+    }
+}
+
 /* Its process was told that the driver had gone before the domain was suspended, and is slow. */
 static void a_save_amid_a_close_keeps_the_state(void)
 {
@@ -1175,6 +1201,7 @@ int main(int argc, char **argv)
         MOCK(a_killed_daemon_finds_its_backends),
         MOCK(a_process_is_adopted_by_what_it_says),
         MOCK(a_save_amid_a_close_keeps_the_state),
+        MOCK(a_soft_reset_of_the_domain_is_no_boot),
         MOCK(a_stopped_daemon_leaves_its_backends),
         MOCK(daemon_and_backend_may_die_together),
         MOCK(devices_that_went_while_nobody_looked),
