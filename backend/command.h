@@ -111,8 +111,9 @@ size_t xlv_command_nv_read(uint32_t index, uint32_t offset, uint32_t length, uin
  *     AGAIN       where it succeeded, the same command on the same pair of states does the same
  *                 again, but for the clock: PCR_Extend, FlushContext, what writes into an NV index,
  *                 and NV_Read by the index's own authorisation of no more than a PIN index has,
- *                 which counts such uses, in memory where it is an orderly one; TPM 1.2: Extend, PcrRead (which may be audited, and ends an exclusive
- *                 transport session), without authorisation
+ *                 which counts such uses, in memory where it is an orderly one; TPM 1.2: Extend,
+ *                 PcrRead (which may be audited, and ends an exclusive transport session), without
+ *                 authorisation
  *     AGAIN_DRAWS the same, provided that the generator is as it was: the nonces of sessions are
  *                 drawn from it. StartAuthSession of an HMAC session, and those above authorised
  *                 by one. Not of a policy session, in which time counts.

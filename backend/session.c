@@ -973,7 +973,8 @@ static bool known_already(struct xlv_session *s)
         return !xlv_engine_changed();
     if (effect == XLV_EFFECT_READS && !xlv_response_code(s->response, s->response_length))
         return !xlv_engine_changed();
-    if (effect == XLV_EFFECT_READS || effect == XLV_EFFECT_ANYTHING || (effect == XLV_EFFECT_AGAIN_DRAWS && s->drawn) ||
+    if (effect == XLV_EFFECT_READS || effect == XLV_EFFECT_ANYTHING ||
+        (effect == XLV_EFFECT_AGAIN_DRAWS && s->drawn) ||
         xlv_response_code(s->response, s->response_length))
         return false;
     w = xlv_bytes_writer(s->again + s->again_length, sizeof(s->again) - s->again_length);

@@ -646,20 +646,24 @@ static int call_undelete(const struct xlv_calls *c, struct json_object *request,
     return rc ? rc : full_json(c, &instance, result, e);
 }
 
-/* One, or all that were deleted long enough ago. */
+/* One, or some of all that were deleted long enough ago: the caller asks for more, so that nobody
+ * waits for us meanwhile. */
 static int call_purge(const struct xlv_calls *c, struct json_object *request,
                       struct json_object **result, struct xlv_error *e)
 {
     struct xlv_instance instance;
-    struct json_object *expired, *json;
+    struct json_object *expired, *before = NULL, *json;
     unsigned count = 1;
+    bool more = false;
     int rc = get(request, "expired", json_type_boolean, false, &expired, e);
 
+    if (!rc)
+        rc = get(request, "before", json_type_int, false, &before, e);
     if (!rc && json_object_get_boolean(expired)) {
         rc = need_registry(c, e);
         if (!rc)
             rc = xlv_registry_purge_older(c->registry, c->settings->deleted_kept_days * 86400ll,
-                                          &count, e);
+                                          (unsigned)json_object_get_int(before), &count, &more, e);
     } else if (!rc) {
         rc = get_instance(c, request, &instance, e);
         if (!rc)
@@ -668,7 +672,8 @@ static int call_purge(const struct xlv_calls *c, struct json_object *request,
     if (rc)
         return rc;
     json = json_object_new_object();
-    if (!json || !xlv_json_add(json, "purged", json_object_new_int64(count))) {
+    if (!json || !xlv_json_add(json, "purged", json_object_new_int64(count)) ||
+        !xlv_json_add(json, "more", json_object_new_boolean(more))) {
         json_object_put(json);
         return no_memory(e);
     }

@@ -406,14 +406,22 @@ static void on_child_ready(struct xlv_child *child, void *opaque)
 }
 
 /* What an adopted process serves, where xenstore or the registry did not let us find that out when
- * this daemon started. Not where another device was given the instance meanwhile. */
+ * this daemon started. By their word, if they can give it now; only else by the process's, and not
+ * where another device was given the instance meanwhile. */
 static void find_by_status(struct device *d, const struct xlv_msg_status *status)
 {
     struct xlv_daemon *m = d->daemon;
     struct xlv_error e = XLV_ERROR_INIT;
     struct xlv_instance instance;
     struct xlv_slot *slot;
+    int rc;
 
+    if (m->xs && xlv_dev_resolve(d, &rc, &e) && !rc) {
+        xlv_dev_took_up_boot(d);
+        xlv_claim_take(m->instances, d->slot, &d->claim);
+        return;
+    }
+    xlv_error_clear(&e);
     if (xlv_registry_get_number(m->registry, status->instance, &instance, &e) ||
         !xlv_uuid_equal(&status->uuid, &instance.uuid) ||
         xlv_instances_slot(m->instances, &instance, &slot, &e)) {
@@ -668,7 +676,15 @@ void xlv_dev_look_at_domain(struct device *d)
     struct xlv_domain_facts domain;
 
     xlv_domains_ask(d->daemon->domains, d->domid, &domain);
-    if (!domain.exists || domain.shut_down == d->shut_down)
+    if (!domain.exists)
+        return;
+    /* libxl pauses it, releases it in xenstore, destroys its devices, resets it and makes them
+     * again: from the reset on it looks like one that is about to be destroyed */
+    if (domain.soft_reset && !d->soft_reset) {
+        d->soft_reset = true;
+        xlv_log_about(&d->subject, XLV_LOG_INFO, "domain %s is soft-reset", xlv_dev_domain(d));
+    }
+    if (domain.shut_down == d->shut_down)
         return;
     d->shut_down = domain.shut_down;
     if (d->shut_down)
@@ -688,9 +704,11 @@ static enum xlv_stop_reason end_boot(struct device *d)
     struct xlv_instance now;
     int64_t mark;
 
+    xlv_dev_look_at_domain(d);
     xlv_domains_ask(m->domains, d->domid, &domain);
-    d->over = d->view.domain_dead || domain.over;
-    if (!domain.told || !d->slot || (domain.exists ? !domain.suspended : d->shut_down))
+    d->over = !(d->soft_reset && domain.exists) && (d->view.domain_dead || domain.over);
+    if (!domain.told || !d->slot ||
+        (domain.exists ? !domain.suspended : d->shut_down || d->soft_reset))
         return XLV_STOP_DOMAIN_END;
     /* it migrated, and took its TPM along */
     if (xlv_registry_get_number(m->registry, d->slot->number, &now, &e) == 0 &&

@@ -81,6 +81,7 @@ struct device {
     int64_t attached_s;
     bool has_status, status_asked;
     bool shut_down; /* the domain, and not in order to be saved: it was seen so */
+    bool soft_reset; /* the same, in order to go on as it is: see xlv_dev_look_at_domain() */
     bool over; /* the domain will not run again */
     bool frozen; /* no process until it is thawed (daemon-freeze.c) */
     enum xlv_stop_reason ended; /* why its process was told to stop; 0: it was not */

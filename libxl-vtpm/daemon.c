@@ -364,12 +364,12 @@ static int on_sweep(sd_event_source *source, uint64_t usec, void *opaque)
         struct device *d = m->sweep_next;
 
         m->sweep_next = d->next;
+        xlv_dev_look_at_domain(d);
         if (!d->view.domain_dead && !xlv_xenstore_domain_exists(m->xs, d->domid)) {
             d->view.domain_dead = true;
             xlv_log_about(&d->subject, XLV_LOG_NOTICE, "domain %s is dead", xlv_dev_domain(d));
             xlv_dev_mark(d, true);
         }
-        xlv_dev_look_at_domain(d);
     }
     m->sweep_at_us = xlv_daemon_now(m) + SWEEP_TURN_US;
     if (!m->sweep_next && m->sweep_again) {

@@ -80,10 +80,10 @@ void xlv_domains_ask(struct xlv_domains *domains, uint32_t domid, struct xlv_dom
     facts->has_run = !info.paused || info.cpu_time;
     facts->restored = incarnation > 1;
     facts->suspended = info.shutdown && info.shutdown_reason == SHUTDOWN_suspend;
-    /* libxc tells of a crash apart; a domain that is soft-reset, for a kexec of its guest, goes on */
-    facts->shut_down = (info.shutdown && !facts->suspended &&
-                        info.shutdown_reason != SHUTDOWN_soft_reset) || info.crashed;
-    facts->over = info.dying || info.paused || facts->shut_down;
+    facts->soft_reset = info.shutdown && info.shutdown_reason == SHUTDOWN_soft_reset;
+    /* libxc tells of a crash apart */
+    facts->shut_down = (info.shutdown && !facts->suspended && !facts->soft_reset) || info.crashed;
+    facts->over = !facts->soft_reset && (info.dying || info.paused || facts->shut_down);
 }
 
 static bool ring_mark(struct xlv_domains *domains, uint32_t domid, int64_t *mark)

@@ -46,9 +46,10 @@ struct xlv_domain_facts {
     bool has_run;   /* it is not paused, or has used a processor already */
     bool restored;  /* or migrated, at least once in its life */
     bool suspended; /* shut down in order to be saved or migrated */
+    bool soft_reset; /* shut down to be reset, for a kexec of its guest: it goes on */
     bool shut_down; /* for any other reason: it never runs again, nor is it saved */
-    bool over;      /* shut_down, paused (as libxl does first where it destroys) or dying: where
-                       its devices go now, it will not run again */
+    bool over;      /* shut_down, paused (as libxl does first where it destroys) or dying, and not
+                       soft_reset: where its devices go now, it will not run again */
 };
 
 /* *out is NULL where the hypervisor tells us nothing: a valid argument below. */

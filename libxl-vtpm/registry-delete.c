@@ -236,32 +236,34 @@ static int note_older(const struct xlv_instance *instance, void *opaque)
     return 0;
 }
 
-int xlv_registry_purge_older(struct xlv_registry *r, int64_t seconds, unsigned *count,
-                             struct xlv_error *e)
+int xlv_registry_purge_older(struct xlv_registry *r, int64_t seconds, unsigned before,
+                             unsigned *count, bool *more, struct xlv_error *e)
 {
     struct older older = { .before = time(NULL) - seconds };
     struct xlv_error first = XLV_ERROR_INIT;
-    unsigned purged = 0;
     int rc, failed = 0;
 
+    *count = 0;
     do {
         older.count = 0;
         rc = xlv_registry_each(r, note_older, &older, failed ? NULL : &first);
-        for (unsigned i = 0; !rc && i < older.count; i++) {
+        for (unsigned i = 0; !rc && i < older.count && *count < XLV_PURGE_AT_ONCE; i++) {
             int one = xlv_registry_purge(r, older.numbers[i], failed ? NULL : &first);
 
-            purged += !one;
+            *count += !one;
             older.after = older.numbers[i];
             if (!failed)
                 failed = one;
         }
-    } while (!rc && older.count);
+    } while (!rc && older.count && *count < XLV_PURGE_AT_ONCE);
+    *more = !rc && *count == XLV_PURGE_AT_ONCE;
+    if (*more)
+        return 0;
     if (!failed)
         failed = rc;
-    if (count)
-        *count = purged;
     return failed ? xlv_fail(e, failed, "%.400s; %u others were purged",
-                             first.text[0] ? first.text : xlv_strerror(failed), purged) : 0;
+                             first.text[0] ? first.text : xlv_strerror(failed), before + *count)
+                  : 0;
 }
 
 int xlv_registry_bind(struct xlv_registry *r, uint64_t number, const char *domain_name,

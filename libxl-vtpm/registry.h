@@ -287,10 +287,14 @@ int xlv_registry_reset(struct xlv_registry *registry, const struct xlv_uuid *uui
                        void *opaque, struct xlv_instance *instance, struct xlv_instance *earlier,
                        struct xlv_error *e);
 
-/* All that were deleted at least so many seconds ago; those that resist are left for another time,
- * and the first error is returned at the end. *count (may be NULL), also then: how many went. */
-int xlv_registry_purge_older(struct xlv_registry *registry, int64_t seconds, unsigned *count,
-                             struct xlv_error *e);
+/*
+ * Those that were deleted at least so many seconds ago, XLV_PURGE_AT_ONCE of them at most: *more then,
+ * and 0. Else those that resist are left for another time, and the first error is returned, in whose
+ * sentence is how many went: here and, before, in earlier calls. *count, also then: here.
+ */
+#define XLV_PURGE_AT_ONCE 64u
+int xlv_registry_purge_older(struct xlv_registry *registry, int64_t seconds, unsigned before,
+                             unsigned *count, bool *more, struct xlv_error *e);
 
 /*
  * The steps of a handover; each is durable when it returns, and is made only from the states

@@ -289,6 +289,7 @@ int run_purge(struct run *run, struct json_object **result)
 {
     char what[2 * XLV_LABEL_MAX + 128], question[2 * XLV_LABEL_MAX + 512];
     struct json_object *request;
+    int64_t purged = 0;
     int rc = 0;
 
     if (run->expired == (run->count == 1))
@@ -303,13 +304,25 @@ int run_purge(struct run *run, struct json_object **result)
     rc = confirm(run, question);
     if (rc)
         return rc;
-    request = request_of("purge");
-    if (run->expired)
-        put(request, "expired", json_object_new_boolean(true));
-    else
-        put_instance(request, run->args[0]);
-    rc = ask(run, request, result);
-    if (!rc && !run->json)
+    do {
+        json_object_put(*result);
+        *result = NULL;
+        request = request_of("purge");
+        if (run->expired)
+            put(request, "expired", json_object_new_boolean(true));
+        else
+            put_instance(request, run->args[0]);
+        if (purged)
+            put(request, "before", json_object_new_int64(purged));
+        rc = ask(run, request, result);
+        if (rc)
+            return rc;
+        purged += json_object_get_int64(member(*result, "purged"));
+    } while (json_object_get_boolean(member(*result, "more")));
+    json_object_put(*result);
+    *result = json_object_new_object();
+    put(*result, "purged", json_object_new_int64(purged));
+    if (!run->json)
         printf("purged: %s\n", text_of(*result, "purged", "?"));
     return rc;
 }

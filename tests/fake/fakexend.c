@@ -274,15 +274,19 @@ static void control(struct fx_msg *m, int *fds, size_t *n)
         m->err = m->a < FX_NDOM ? 0 : ESRCH;
         if (!m->err) {
             uint32_t incarnation;
-            bool ran;
+            bool ran, paused;
 
-            hv_domain_facts(m->a, &ran, &incarnation);
+            hv_domain_facts(m->a, &ran, &paused, &incarnation);
             m->n = ran;
+            m->dom[0] = paused;
             m->cookie = incarnation;
         }
         break;
     case FX_OP_DOM_RAN:
         m->err = hv_domain_ran(m->a);
+        break;
+    case FX_OP_DOM_PAUSE:
+        m->err = hv_domain_pause(m->a, m->b);
         break;
     case FX_OP_DOM_INCARNATION:
         m->err = hv_domain_incarnation(m->a, m->b);

@@ -64,7 +64,7 @@ struct hv_handle {
 static struct {
     enum fx_dom_state state;
     uint32_t reason, next_ref, incarnation;
-    bool ran;
+    bool ran, paused;
     struct port port[FX_NPORT];
     struct fx_stats stats;
 } dom[FX_NDOM];
@@ -571,9 +571,18 @@ int hv_domain_incarnation(uint32_t d, uint32_t incarnation)
     return 0;
 }
 
-void hv_domain_facts(uint32_t d, bool *ran, uint32_t *incarnation)
+int hv_domain_pause(uint32_t d, bool paused)
+{
+    if (!exists(d))
+        return ESRCH;
+    dom[d].paused = paused;
+    return 0;
+}
+
+void hv_domain_facts(uint32_t d, bool *ran, bool *paused, uint32_t *incarnation)
 {
     *ran = d < FX_NDOM && dom[d].ran;
+    *paused = d < FX_NDOM && dom[d].paused;
     *incarnation = d < FX_NDOM ? dom[d].incarnation : 0;
 }
 

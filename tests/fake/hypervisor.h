@@ -53,8 +53,9 @@ int hv_domain_shutdown(uint32_t domid, uint32_t reason);
 /* The domain goes; while others map its pages it lingers as FX_DOM_DYING. */
 int hv_domain_destroy(uint32_t domid);
 int hv_domain_ran(uint32_t domid);
+int hv_domain_pause(uint32_t domid, bool paused);
 int hv_domain_incarnation(uint32_t domid, uint32_t incarnation);
-void hv_domain_facts(uint32_t domid, bool *ran, uint32_t *incarnation);
+void hv_domain_facts(uint32_t domid, bool *ran, bool *paused, uint32_t *incarnation);
 enum fx_dom_state hv_domain_state(uint32_t domid, uint32_t *reason);
 uint32_t hv_dom0_port(void);
 void hv_stats(uint32_t domid, struct fx_stats *out);

@@ -433,18 +433,11 @@ static int introduce(struct fx_machine *m, struct xs_handle *xs, uint32_t domid)
     return r;
 }
 
-int fx_domain_create(struct fx_machine *m, uint32_t domid, const char *name)
+static int settle_in(struct fx_machine *m, uint32_t domid, const char *name)
 {
-    struct fx_msg q = { .op = FX_OP_DOM_CREATE, .a = domid };
-    struct xs_handle *xs;
+    struct xs_handle *xs = fx_xs_open(m, 0);
     int r;
 
-    if (!domid || domid >= FX_NDOM)
-        return -EINVAL;
-    r = call(m, &q);
-    if (r)
-        return r;
-    xs = fx_xs_open(m, 0);
     if (!xs)
         return -errno;
     for (;;) {
@@ -467,6 +460,50 @@ int fx_domain_create(struct fx_machine *m, uint32_t domid, const char *name)
     }
     xs_close(xs);
     return r;
+}
+
+int fx_domain_create(struct fx_machine *m, uint32_t domid, const char *name)
+{
+    struct fx_msg q = { .op = FX_OP_DOM_CREATE, .a = domid };
+    int r;
+
+    if (!domid || domid >= FX_NDOM)
+        return -EINVAL;
+    r = call(m, &q);
+    return r ? r : settle_in(m, domid, name);
+}
+
+static int pause_domain(struct fx_machine *m, uint32_t domid, bool paused)
+{
+    struct fx_msg q = { .op = FX_OP_DOM_PAUSE, .a = domid, .b = paused };
+
+    return call(m, &q);
+}
+
+int fx_domain_soft_reset_begin(struct fx_machine *m, uint32_t domid)
+{
+    struct xs_handle *xs;
+    int r = fx_domain_shutdown(m, domid, 5); /* SHUTDOWN_soft_reset of xen/sched.h */
+
+    if (r)
+        return r;
+    xs = fx_xs_open(m, 0);
+    if (!xs || !xs_release_domain(xs, domid))
+        r = -errno;
+    xs_close(xs);
+    return r ? r : pause_domain(m, domid, true);
+}
+
+int fx_domain_soft_reset_end(struct fx_machine *m, uint32_t domid, const char *name)
+{
+    int r = fx_domain_ran(m, domid);
+
+    return r ? r : settle_in(m, domid, name);
+}
+
+int fx_domain_soft_reset_over(struct fx_machine *m, uint32_t domid)
+{
+    return pause_domain(m, domid, false);
 }
 
 int fx_domain_ran(struct fx_machine *m, uint32_t domid)

@@ -60,6 +60,12 @@ int fx_domain_ran(struct fx_machine *m, uint32_t domid);
 int fx_domain_incarnation(struct fx_machine *m, uint32_t domid, uint32_t incarnation);
 int fx_domain_mark(struct fx_machine *m, uint32_t domid, uint32_t mark);
 int fx_domain_shutdown(struct fx_machine *m, uint32_t domid, uint32_t reason);
+/* What libxl_domain_soft_reset() does before it destroys the devices: the domain, which has shut
+ * down for that, is released in xenstore and paused. Then, before it makes them again: it is reset,
+ * has its nodes and is introduced once more. And at last: it runs. With the mock only. */
+int fx_domain_soft_reset_begin(struct fx_machine *m, uint32_t domid);
+int fx_domain_soft_reset_end(struct fx_machine *m, uint32_t domid, const char *name);
+int fx_domain_soft_reset_over(struct fx_machine *m, uint32_t domid);
 int fx_domain_destroy(struct fx_machine *m, uint32_t domid);
 int fx_domain_erase(struct fx_machine *m, uint32_t domid);
 enum fx_dom_state fx_domain_state(struct fx_machine *m, uint32_t domid);

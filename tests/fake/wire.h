@@ -59,8 +59,10 @@ enum fx_op {
     FX_OP_DOM_SHUTDOWN,          /* a = domid, b = reason */
     FX_OP_DOM_DESTROY,           /* a = domid */
     FX_OP_DOM_INFO,              /* a = domid: the first one >= a -> a = domid, b = state, c =
-                                    reason, n = has run, cookie = incarnation */
+                                    reason, n = has run, cookie = incarnation,
+                                    dom[0] = is paused again */
     FX_OP_DOM_RAN,               /* a = domid: it is not paused or suspended any more */
+    FX_OP_DOM_PAUSE,             /* a = domid, b = 1: it is, though it ran; 0: not any more */
     FX_OP_DOM_INCARNATION,       /* a = domid, b = incarnation of its TSC info */
     FX_OP_DOM0_PORT,             /* -> a = port of the store's own domain */
     FX_OP_GRANT_AT,              /* domid, a = to, b = ref, c = writable -> 1 fd */

@@ -59,8 +59,8 @@ int xc_domain_getinfo(xc_interface *xch, uint32_t first, unsigned int max, xc_do
     for (; n < max && fxc_next_domain(first, &m); n++, first = m.a + 1) {
         memset(&info[n], 0, sizeof(info[n]));
         info[n].domid = m.a;
-        info[n].paused = !m.n;
-        info[n].running = m.n && m.b == FX_DOM_RUNNING;
+        info[n].paused = !m.n || m.dom[0];
+        info[n].running = !info[n].paused && m.b == FX_DOM_RUNNING;
         info[n].cpu_time = m.n ? 1000 : 0;
         info[n].shutdown = m.b == FX_DOM_SHUTDOWN;
         info[n].dying = m.b == FX_DOM_DYING;

@@ -131,12 +131,15 @@ static void a_soft_reset_of_the_domain_is_no_boot(void)
         extend(&v, 10, "before");
         if (closes)
             assert_int_equal(fx_frontend_close(v.f, SOON), 0);
-        assert_int_equal(fx_domain_shutdown(H.m, v.domid, 5), 0);
+        assert_int_equal(fx_domain_soft_reset_begin(H.m, v.domid), 0);
         assert_int_equal(fx_vtpm_remove(H.m, &v.dev, FX_DESTROY), 0);
         assert_true(log_wait_for(&H, "#1: forgotten", 2 * closes + 1, SOON));
         fx_frontend_free(v.f);
+        fx_guest_close(v.g);
+        assert_int_equal(fx_domain_soft_reset_end(H.m, v.domid, "guest"), 0);
         assert_int_equal(fx_vtpm_create(H.m, &v.dev), 0);
-        assert_int_equal(fx_domain_ran(H.m, v.domid), 0); /* it goes on */
+        assert_int_equal(fx_domain_soft_reset_over(H.m, v.domid), 0);
+        assert_int_equal(fx_guest_open(&v.g, H.m, v.domid), 0);
         vm_probe(&v);
         assert_pcr(&v, 10, "before", 1);
         vm_destroy(&v);

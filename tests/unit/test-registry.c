@@ -218,6 +218,30 @@ static void refuse_makes_no_instance_and_says_what_to_do(void **state)
     xlv_registry_close(r);
 }
 
+/* A daemon does nothing else meanwhile. */
+static void so_many_are_purged_at_once(void **state)
+{
+    struct xlv_registry *r = open_it();
+    struct xlv_instance instance;
+    struct xlv_uuid uuid;
+    unsigned count;
+    bool more;
+
+    (void)state;
+    for (unsigned i = 0; i < XLV_PURGE_AT_ONCE + 2; i++) {
+        xlv_uuid_generate(&uuid);
+        assert_int_equal(xlv_registry_create(r, &uuid, XLV_TPM_2_0, NULL, &instance, NULL), 0);
+        assert_int_equal(xlv_registry_delete(r, instance.number, NULL), 0);
+    }
+    assert_int_equal(xlv_registry_purge_older(r, 0, 0, &count, &more, NULL), 0);
+    assert_int_equal(count, XLV_PURGE_AT_ONCE);
+    assert_true(more);
+    assert_int_equal(xlv_registry_purge_older(r, 0, count, &count, &more, NULL), 0);
+    assert_int_equal(count, 2);
+    assert_false(more);
+    xlv_registry_close(r);
+}
+
 static void what_was_deleted_is_refused_and_not_made_anew(void **state)
 {
     struct xlv_registry *r = open_it();
@@ -1335,6 +1359,7 @@ int main(void)
         TEST(an_automatic_binding_follows_the_last_use_an_administrators_stays),
         TEST(refuse_makes_no_instance_and_says_what_to_do),
         TEST(what_was_deleted_is_refused_and_not_made_anew),
+        TEST(so_many_are_purged_at_once),
         TEST(preview_tells_the_same_and_changes_nothing),
         TEST(what_was_noted_is_there_after_reopening),
         TEST(bindings_are_made_replaced_and_removed),

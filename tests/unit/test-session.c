@@ -2089,8 +2089,9 @@ static void what_is_audited_is_recorded(void **unused)
 
 #define PIN 0x01500006u
 
-/* NV_DefineSpace of a PIN index that the TPM counts in memory: of wrong uses (8, PIN_FAIL) or of right
- * ones (9, PIN_PASS). The platform reads and writes it, and whoever knows its PIN, which is empty. */
+/* NV_DefineSpace of a PIN index that the TPM counts in memory: of wrong uses (8, PIN_FAIL) or of
+ * right ones (9, PIN_PASS). The platform reads and writes it, and whoever knows its PIN, which is
+ * empty. */
 static struct cmd define_pin(uint32_t kind)
 {
     struct cmd c;
