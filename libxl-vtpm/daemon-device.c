@@ -954,6 +954,9 @@ void xlv_dev_run(struct device *d)
         }
         if (d->look && !xlv_dev_look(d))
             return;
+        /* the first look at it failed and is done again: that is not a device that is gone */
+        if (!d->seen)
+            return;
         event = xlv_device_classify(&d->view, &d->served);
         if (step(d, event))
             continue;

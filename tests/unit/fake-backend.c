@@ -27,6 +27,7 @@
  *     say TYPE LENGTH READY, then a message of that type and length
  *     fds             READY, then descriptors with all that it sends, many of them
  *     inject          FAILED with lines, colours and no end in its text
+ *     thief           READY, and answers to QUERY as if it served instance 1, with its uuid
  *     liar            READY, and answers to QUERY in the name of instance 1 and domain 5
  */
 #include "config.h"
@@ -280,6 +281,11 @@ int main(void)
     }
     if (!strcmp(mode, "fds"))
         send_descriptors(socket);
+    if (!strcmp(mode, "thief")) {
+        launch.instance = 1;
+        if (xlv_uuid_parse(&launch.uuid, "dcdb124b-9fed-4040-b149-dd2dfd8d094c"))
+            return 1;
+    }
     if (!strcmp(mode, "liar")) {
         static const struct xlv_uuid uuid_of_1 = { .b = { 0xdc, 0xdb, 0x12, 0x4b } };
 

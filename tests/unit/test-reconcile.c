@@ -892,6 +892,40 @@ static void a_process_that_claims_to_be_anothers_is_ended(void **state)
     fx_frontend_free(f);
 }
 
+/* Also where its guest kept the new daemon from looking at the device (its ring is read in a
+ * transaction), and what it claims is nobody's. */
+static void a_process_that_claims_what_nobody_uses_is_ended(void **state)
+{
+    struct fx_vtpm good = device(5, UUID_A), bad = device(6, UUID_B);
+    struct fx_frontend *f, *g;
+    struct fx_guest *other;
+    int thief;
+
+    (void)state;
+    put_file("2.mode", "thief\n");
+    daemon_start();
+    f = connected(&good);
+    (void)wait_serve(0);
+    assert_int_equal(fx_vtpm_remove(machine, &good, FX_DESTROY), 0);
+    fx_frontend_free(f);
+    assert_int_equal(fx_guest_open(&other, machine, 6), 0);
+    assert_int_equal(fx_vtpm_create(machine, &bad), 0);
+    assert_int_equal(fx_frontend_open(&g, other, &bad, 0), 0);
+    assert_int_equal(fx_frontend_connect(g, LONG), 0);
+    thief = wait_serve(1).pid;
+    daemon_end(SIGKILL);
+    put_file("2.mode", "serve\n");
+    assert_int_equal(fx_store_conflict(machine, 0, 1000000), 0);
+    daemon_start();
+    wait_said("found process");
+    assert_int_equal(fx_store_conflict(machine, 0, 0), 0);
+    wait_said("serves another instance, so it has to end");
+    wait_gone(thief);
+    assert_int_equal(wait_serve(2).instance, 2);
+    fx_frontend_free(g);
+    fx_guest_close(other);
+}
+
 static void a_damaged_store_closes_the_device_and_is_not_tried_again(void **state)
 {
     struct fx_vtpm d = device(5, UUID_A);
@@ -2269,6 +2303,7 @@ int main(void)
         on_daemon(an_instance_whose_backend_always_crashes_is_quarantined),
         on_daemon(a_malicious_backend_harms_its_own_guest_only),
         on_daemon(a_process_that_claims_to_be_anothers_is_ended),
+        on_daemon(a_process_that_claims_what_nobody_uses_is_ended),
         on_daemon(a_damaged_store_closes_the_device_and_is_not_tried_again),
         on_daemon(a_failure_that_may_pass_is_tried_again),
         on_daemon(a_manufacture_that_fails_is_done_again),
