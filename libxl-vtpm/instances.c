@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "backend/journal.h"
 #include "backend/store.h"
 #include "common/bytes.h"
 #include "common/fd.h"
@@ -673,10 +675,17 @@ static void on_keeper_gone(struct xlv_child *child, const struct xlv_child_end *
 
     (void)child;
     slot->keeper = NULL;
-    if (end->how == XLV_CHILD_CLEAN)
+    if (end->how == XLV_CHILD_CLEAN) {
+        char path[PATH_MAX];
+
+        /* while nobody else can have it; what it did not clear is of another boot */
+        xlv_settings_journal(slot->owner->c.settings, slot->number, path);
+        if (!xlv_journal_has_record(path))
+            xlv_instances_drop_journal(slot->owner, slot);
         keep_ended(slot);
-    else
+    } else {
         keep_failed(slot, end);
+    }
 }
 
 static const struct xlv_child_ops keeper_ops = {

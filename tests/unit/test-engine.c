@@ -930,15 +930,15 @@ static void reading_changes_nothing_but_the_clock(void **unused)
     const struct {
         const char *name;
         struct cmd c;
-        bool draws;
+        enum xlv_command_effect effect;
     } reading[] = {
-        { "PCR_Read", tpm2_pcr_read(7), false },
-        { "GetCapability", tpm2_get_property(0x100), false },
-        { "NV_Read", tpm2_nv_read(0x01500000, 16), false },
-        { "NV_ReadPublic", tpm2_read_public(0x01500000), false },
-        { "ReadPublic", tpm2_read_public(0x80000000), false },
-        { "GetRandom", tpm2_get_random(16), true },
-        { "Sign", tpm2_sign(0x80000000, TPM2_RS_PW, 0x18, 3), true },
+        { "PCR_Read", tpm2_pcr_read(7), XLV_EFFECT_NOTHING },
+        { "GetCapability", tpm2_get_property(0x100), XLV_EFFECT_NOTHING },
+        { "NV_Read", tpm2_nv_read(0x01500000, 16), XLV_EFFECT_READS },
+        { "NV_ReadPublic", tpm2_read_public(0x01500000), XLV_EFFECT_NOTHING },
+        { "ReadPublic", tpm2_read_public(0x80000000), XLV_EFFECT_NOTHING },
+        { "GetRandom", tpm2_get_random(16), XLV_EFFECT_DRAWS },
+        { "Sign", tpm2_sign(0x80000000, TPM2_RS_PW, 0x18, 3), XLV_EFFECT_DRAWS },
     };
     struct blob before = { 0 }, after = { 0 };
     struct answer a;
@@ -985,10 +985,10 @@ static void reading_changes_nothing_but_the_clock(void **unused)
     assert_in_range(moved, 21, 20 + 8 * 8);
     assert_in_range(drawn, 16, 64);
     for (size_t i = 0; i < sizeof(reading) / sizeof(*reading); i++) {
-        bool draws = reading[i].draws;
+        bool draws = reading[i].effect == XLV_EFFECT_DRAWS;
 
         assert_int_equal(xlv_command_effect(XLV_TPM_2_0, reading[i].c.b, reading[i].c.n),
-                         draws ? XLV_EFFECT_DRAWS : XLV_EFFECT_NOTHING);
+                         reading[i].effect);
         /* What libtpms notes of a command's authorisations while it runs is in there as well, in
          * one place; the same command leaves the same there. */
         memset(scratch, 0, sizeof(scratch));
